@@ -1,0 +1,5 @@
+"""python -m igla"""
+
+from igla.cli import main
+
+main()

@@ -1,0 +1,75 @@
+"""The token store: a data set's token ids in memory-mapped arrays."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from igla.data.batch import PackedBatch, pack
+from igla.data.cache import cached_folder
+from igla.data.dataset import Dataset
+from igla.data.selection import UNUSED
+from igla.text.tokenizer import TextEncoder
+
+
+@dataclass(frozen=True, eq=False)
+class TokenStore:
+    """Token ids of N sequences, with what the objective needs to know of each.
+
+    tokens   memory-mapped ids, one sequence after another
+    offsets  [N+1] where each begins
+    lost     [N] tokens cut off each
+    labels   [N] class indices, or [N, C] 0/1; a row without labels is never asked for
+    weights  [N] float32
+    """
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+    lost: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+    def batch(self, rows: np.ndarray) -> PackedBatch:
+        """The given rows, packed."""
+        sequences = [self.tokens[self.offsets[row] : self.offsets[row + 1]] for row in rows]
+        return pack(sequences, self.labels[rows], self.weights[rows])
+
+
+def open_store(dataset: Dataset, encoder: TextEncoder) -> TokenStore:
+    """The tokens of a data set; tokenized in parallel the first time, then read from the cache."""
+    settings = f"{dataset.fingerprint} {encoder.max_length} {encoder.tokenizer.to_str()}"
+    key = hashlib.sha256(settings.encode()).hexdigest()[:32]
+    folder = cached_folder("tokens", key, lambda making: _tokenize(dataset, encoder, making))
+    return TokenStore(
+        tokens=np.memmap(folder / "tokens.bin", dtype=_id_type(encoder), mode="r"),
+        offsets=np.load(folder / "offsets.npy"),
+        lost=np.load(folder / "lost.npy"),
+        labels=dataset.labels.values,
+        weights=dataset.weights,
+    )
+
+
+def _id_type(encoder: TextEncoder) -> type[np.uint16] | type[np.uint32]:
+    return np.uint16 if encoder.vocab_size <= 1 << 16 else np.uint32
+
+
+def _tokenize(dataset: Dataset, encoder: TextEncoder, folder: Path) -> None:
+    used = np.flatnonzero(dataset.parts != UNUSED)
+    lengths, lost = [], []
+    with (folder / "tokens.bin").open("wb") as file:
+        for texts in dataset.text_batches(used):
+            encoded = encoder.encode(texts)
+            lengths.append([len(ids) for ids in encoded.ids])
+            lost.append(encoded.lost)
+            file.write(np.concatenate(encoded.ids).astype(_id_type(encoder)).tobytes())
+    # Rows that are not used have length 0, so that a row has one number everywhere.
+    all_lengths, all_lost = np.zeros((2, len(dataset.parts)), dtype=np.int64)
+    all_lengths[used] = np.concatenate(lengths)
+    all_lost[used] = np.concatenate(lost)
+    np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(all_lengths)]))
+    np.save(folder / "lost.npy", all_lost)

@@ -1,0 +1,62 @@
+"""What this machine can do, measured, and what igla chooses on it."""
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from igla.data.cache import cache_root
+from igla.train.environment import processor
+from igla.train.precision import choose_device, choose_precision, probe
+
+_INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16")
+
+
+def print_findings() -> None:
+    """Print a table of what was found and what follows from it."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in findings().items():
+        table.add_row(name, value)
+    Console().print(table, highlight=False)
+
+
+def findings() -> dict[str, str]:
+    """What was found, by name, as text for people."""
+    measured = probe()
+    device = choose_device("auto")
+    precision = choose_precision("auto", device)
+    product = "oneDNN" if measured.onednn_is_better else "torch's default"
+    why = f"its largest relative error is {measured.onednn_error:.0e}"
+    return {
+        "processor": processor(),
+        "instructions": ", ".join(_instructions()) or "none that matter here",
+        "cores": f"{os.cpu_count()}; torch uses {torch.get_num_threads()} threads",
+        "memory": _memory(),
+        "torch": torch.__version__,
+        "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "float32 products": f"{measured.float32:.0f} GFLOP/s by default, "
+        f"{measured.float32_onednn:.0f} through oneDNN ({why}): {product} is chosen",
+        "bf16 products": f"{measured.bf16:.0f} GFLOP/s",
+        "fp16": "never on a processor, where it is many times slower",
+        "precision": f"{precision.name} on {device.type}: {precision.reason}",
+        "C++ compiler": shutil.which("g++") or shutil.which("clang++") or "none",
+        "cache": str(cache_root()),
+    }
+
+
+def _instructions() -> list[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return [torch.backends.cpu.get_cpu_capability().lower()]
+    line = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")
+    present = set(line.split())
+    return [name for name in _INSTRUCTION_SETS if name in present]
+
+
+def _memory() -> str:
+    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{gib:.1f} GiB"

@@ -1,0 +1,123 @@
+"""A saved classifier, from texts to scores."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from igla.data.batch import pack
+from igla.errors import UserError
+from igla.evaluate.calibration import apply_temperature
+from igla.evaluate.metrics import decide
+from igla.infer.scoring import score
+from igla.model.encoder import SequenceClassifier
+from igla.model.folder import load_classifier, read_json, save_classifier
+from igla.text.tokenizer import TextEncoder, load_tokenizer, save_tokenizer
+
+DECISION_FILE = "igla.json"
+
+
+@dataclass(frozen=True)
+class DecisionRule:
+    """How scores become labels.
+
+    temperature  that the logits are divided by
+    threshold    of two classes, the second one's least probability; with several labels a row,
+                 one for each; None: the likeliest class
+    """
+
+    classes: tuple[str, ...]
+    multi_label: bool
+    temperature: float = 1.0
+    threshold: float | tuple[float, ...] | None = None
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities [N, C] of logits [N, C]."""
+        return apply_temperature(logits, self.temperature, self.multi_label)
+
+    def labels(self, probabilities: np.ndarray) -> np.ndarray:
+        """Class indices [N], or 0/1 [N, C]."""
+        return decide(probabilities, self.multi_label, self.threshold)
+
+
+class Classifier:
+    """A model, its tokenizer and its decision rule."""
+
+    def __init__(self, model: SequenceClassifier, encoder: TextEncoder, rule: DecisionRule):
+        self.model = model.eval()
+        self.encoder = encoder
+        self.rule = rule
+
+    @classmethod
+    def load(cls, folder: Path) -> "Classifier":
+        """Open a model folder of igla, or any of Hugging Face's of the BERT family."""
+        loaded = load_classifier(folder)
+        if loaded.new:
+            raise UserError(f"{folder} has no classifier ({loaded.new[0]} is missing): train one.")
+        limit = loaded.model.config.max_positions
+        rule_file = folder / DECISION_FILE
+        content = read_json(rule_file) if rule_file.is_file() else {}
+        encoder = TextEncoder(load_tokenizer(folder), min(content.pop("max_length", limit), limit))
+        return cls(loaded.model, encoder, _rule(content, loaded.content, loaded.model))
+
+    def save(self, folder: Path, content: dict[str, Any], tokenizer_source: Path) -> None:
+        """Write the model folder's files; `content` is the config.json that the base came with."""
+        save_classifier(
+            folder,
+            self.model,
+            self.rule.classes,
+            multi_label=self.rule.multi_label,
+            pad_token_id=self.encoder.pad_token_id,
+            content=content,
+        )
+        save_tokenizer(folder, self.encoder, tokenizer_source)
+        rule = asdict(self.rule) | {"max_length": self.encoder.max_length}
+        text = json.dumps(rule, ensure_ascii=False, indent=1)
+        (folder / DECISION_FILE).write_text(text + "\n", encoding="utf-8")
+
+    def logits(self, texts: Sequence[str]) -> np.ndarray:
+        """Logits [N, C] of texts, in float32 arithmetic."""
+        if not texts:
+            return np.empty((0, len(self.rule.classes)))
+        ids = self.encoder.encode(texts).ids
+        lengths = np.array([len(sequence) for sequence in ids])
+        device = next(self.model.parameters()).device
+        return score(self.model, lengths, lambda rows: pack([ids[row] for row in rows]), device)
+
+    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+        """Calibrated probabilities [N, C] of texts."""
+        return self.rule.probabilities(self.logits(texts))
+
+
+def model_folder(where: str | Path) -> Path:
+    """The model folder of a run, or the folder itself; UserError when there is no model."""
+    folder = Path(where)
+    if not folder.exists():
+        raise UserError(f"There is no folder {folder}.")
+    if (folder / "model" / "config.json").is_file():
+        return folder / "model"
+    if (folder / "config.json").is_file():
+        return folder
+    if (folder / "recipe.yaml").is_file():
+        raise UserError(f"The run {folder} is not finished: igla train --resume {folder}")
+    raise UserError(f"{folder} holds neither a run nor a model.")
+
+
+def _rule(
+    content: dict[str, Any], config: dict[str, Any], model: SequenceClassifier
+) -> DecisionRule:
+    if content:
+        threshold = content["threshold"]
+        return DecisionRule(
+            classes=tuple(content["classes"]),
+            multi_label=content["multi_label"],
+            temperature=content["temperature"],
+            threshold=tuple(threshold) if isinstance(threshold, list) else threshold,
+        )
+    names = config.get("id2label") or {}
+    count = model.output.out_features
+    classes = tuple(str(names.get(str(index), f"LABEL_{index}")) for index in range(count))
+    return DecisionRule(classes, config.get("problem_type") == "multi_label_classification")

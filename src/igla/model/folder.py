@@ -1,0 +1,181 @@
+"""Hugging Face folders of encoders: read and written so that either side opens the other's."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from igla.errors import UserError
+from igla.model.encoder import SequenceClassifier
+from igla.model.families import FAMILIES, Family, family_of, read_config, write_config
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A classifier read from a folder.
+
+    content  its config.json, kept so that what is not ours to change is written back
+    new      our parameters that the folder did not hold: they start at random
+    unused   its tensors that have no place in a classifier (another task's head)
+    """
+
+    model: SequenceClassifier
+    content: dict[str, Any]
+    new: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+def load_classifier(
+    folder: Path, classes: int | None = None, dropout: float | None = None
+) -> LoadedModel:
+    """Read a folder of the BERT family.
+
+    classes  how many there are to be; a head with another number is left out and starts anew.
+             None: as many as the folder's head has.
+    dropout  in place of the folder's own
+
+    Raises UserError when a file is missing, damaged or not supported.
+    """
+    content = read_json(folder / "config.json")
+    family = family_of(content, str(folder))
+    config = read_config(content, str(folder / "config.json"))
+    if dropout is not None:
+        config = replace(config, dropout=dropout, attention_dropout=dropout)
+    theirs = _with_body_prefix(_read_tensors(folder), family)
+    found = _their_classes(theirs, family)
+    model = SequenceClassifier(config, classes or found or 2)
+    ours, used = _translate(model, theirs, family, str(folder))
+    if found != model.output.out_features:
+        ours = {name: value for name, value in ours.items() if not name.startswith("output.")}
+    model.load_state_dict(ours, strict=False)
+    new = tuple(name for name in model.state_dict() if name not in ours)
+    missing = [name for name in new if name.startswith("encoder.")]
+    if missing:
+        raise UserError(f"{folder} lacks {len(missing)} weights of the encoder, as {missing[0]}.")
+    return LoadedModel(model, content, new, tuple(sorted(set(theirs) - used)))
+
+
+def save_classifier(
+    folder: Path,
+    model: SequenceClassifier,
+    class_names: tuple[str, ...],
+    *,
+    multi_label: bool,
+    pad_token_id: int,
+    content: Mapping[str, Any],
+) -> None:
+    """Write config.json and model.safetensors into an existing folder.
+
+    `content` is the config.json that the model came with, or {"model_type": "bert"}.
+    """
+    config = dict(content) | write_config(model.config, content["model_type"])
+    config["id2label"] = {str(index): name for index, name in enumerate(class_names)}
+    config["label2id"] = {name: index for index, name in enumerate(class_names)}
+    kind = "multi_label_classification" if multi_label else "single_label_classification"
+    config |= {"problem_type": kind, "pad_token_id": pad_token_id, "dtype": "float32"}
+    for outdated in ("_name_or_path", "torch_dtype", "num_labels", "transformers_version"):
+        config.pop(outdated, None)
+    text = json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True)
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    tensors = their_tensors(model, FAMILIES[content["model_type"]])
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def their_tensors(model: SequenceClassifier, family: Family) -> dict[str, Tensor]:
+    """The model's weights under the family's names."""
+    tensors = {}
+    for name, value in model.state_dict().items():
+        targets = _their_names(name, family)
+        for target, part in zip(targets, value.chunk(len(targets)), strict=True):
+            tensors[target] = part.detach().cpu().contiguous().clone()
+    return tensors
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; UserError when it is missing or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"There is no {path.name} in {path.parent}: it holds no model.") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}).") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no JSON object.")
+    return content
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        files = [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+    else:
+        files = [folder / "model.safetensors"]
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        if not file.is_file():
+            pickled = any(folder.glob("*.bin"))
+            hint = " Pickled weights are never opened: save them as safetensors." if pickled else ""
+            raise UserError(f"{file} is missing.{hint}")
+        try:
+            tensors |= load_file(file)
+        except SafetensorError as error:
+            raise UserError(f"{file} is damaged or not safetensors ({error}).") from None
+    return {_modern_name(name): value.float() for name, value in tensors.items()}
+
+
+def _modern_name(name: str) -> str:
+    # Checkpoints converted from TensorFlow name the norms' parameters so.
+    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
+        "LayerNorm.beta", "LayerNorm.bias"
+    )
+
+
+def _with_body_prefix(tensors: dict[str, Tensor], family: Family) -> dict[str, Tensor]:
+    if any(name.startswith(family.body) for name in tensors):
+        return tensors
+    heads = ("classifier", "pre_classifier", "cls.", "lm_head")
+    return {
+        name if name.startswith(heads) else family.body + name: value
+        for name, value in tensors.items()
+    }
+
+
+def _their_classes(tensors: Mapping[str, Tensor], family: Family) -> int | None:
+    weight = tensors.get(f"{family.names['output'][0]}.weight")
+    return None if weight is None else len(weight)
+
+
+def _their_names(name: str, family: Family) -> tuple[str, ...]:
+    module, _, kind = name.rpartition(".")
+    layer = module.split(".")[2] if module.startswith("encoder.layers.") else ""
+    pattern = module.replace(f".layers.{layer}.", ".layers.{i}.")
+    return tuple(
+        f"{theirs.format(body=family.body, i=layer)}.{kind}" for theirs in family.names[pattern]
+    )
+
+
+def _translate(
+    model: SequenceClassifier, theirs: Mapping[str, Tensor], family: Family, where: str
+) -> tuple[dict[str, Tensor], set[str]]:
+    """Their tensors under our names, and which of theirs were used."""
+    ours: dict[str, Tensor] = {}
+    used: set[str] = set()
+    for name, parameter in model.state_dict().items():
+        sources = _their_names(name, family)
+        if not all(source in theirs for source in sources):
+            continue
+        value = torch.cat([theirs[source] for source in sources])
+        if value.shape != parameter.shape and not name.startswith("output."):
+            raise UserError(
+                f"{where}: {sources[0]} has shape {list(value.shape)}, "
+                f"but config.json asks for {list(parameter.shape)}."
+            )
+        ours[name] = value
+        used.update(sources)
+    return ours, used

@@ -1,0 +1,1 @@
+"""Operations on packed sequences; they know nothing of models, files or HTTP."""

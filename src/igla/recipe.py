@@ -1,0 +1,256 @@
+"""The recipe: what a run does, complete, typed and frozen.
+
+It is the one source of defaults. A recipe is read from YAML, changed by `key=value` arguments, and
+written, resolved, into the run folder, from which `igla train FOLDER/recipe.yaml` repeats the run.
+A value of `auto` is decided from the data or the machine when the run starts, and the decision is
+written in its place.
+"""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from igla.errors import UserError
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, coerce_numbers_to_str=True
+    )
+
+
+class DataRecipe(Section):
+    source: str | None = Field(None, description="File, folder or glob with the labelled rows.")
+    validation: str | None = Field(
+        None, description="Rows to validate on; otherwise a part of `source` is kept aside."
+    )
+    test: str | None = Field(
+        None, description="Rows to test on; otherwise a part of `source` is kept aside."
+    )
+    encoding: str | None = Field(None, description="Encoding of the files; UTF-8 if not given.")
+    text_column: str | None = Field(None, description="Column of the texts; found by its name.")
+    label_columns: tuple[str, ...] = Field(
+        (), description="Column of the labels, or several 0/1 columns for multi-label."
+    )
+    weight_column: str | None = Field(None, description="Column of how much each row counts.")
+    validation_share: Share = Field(0.1, description="Share of the rows kept for validation.")
+    test_share: Share = Field(0.1, description="Share of the rows kept for the test.")
+    empty: Literal["refuse", "drop"] = Field(
+        "refuse", description="What happens to rows without a text or a label."
+    )
+    rare: Literal["refuse", "drop"] = Field(
+        "refuse", description="What happens to labels that occur fewer than three times."
+    )
+    conflicts: Literal["drop", "keep"] = Field(
+        "drop", description="What happens to texts that carry different labels in different rows."
+    )
+
+
+class TextRecipe(Section):
+    tokenizer: Literal["wordpiece", "bpe", "unigram"] = Field(
+        "wordpiece", description="Kind of tokenizer to train when the base brings none."
+    )
+    vocab_size: Count | Literal["auto"] = Field(
+        "auto", description="Size of the trained vocabulary; by the amount of text if auto."
+    )
+    lowercase: bool = Field(True, description="Whether the trained tokenizer lowers the case.")
+    max_length: Count = Field(128, description="Longest sequence in tokens; the rest is cut.")
+
+
+class ModelRecipe(Section):
+    base: str | None = Field(
+        None, description="Local folder or Hub name of a pretrained base; none: from scratch."
+    )
+    size: str = Field(
+        "minilm-l6-h384", description="Named shape of a model from scratch (igla model list)."
+    )
+    hidden_size: Count | None = Field(None, description="Width, in place of the named shape's.")
+    layers: Count | None = Field(None, description="Depth, in place of the named shape's.")
+    heads: Count | None = Field(None, description="Attention heads, in place of the shape's.")
+    intermediate_size: Count | None = Field(
+        None, description="Width of the feed-forward part, in place of the named shape's."
+    )
+    dropout: Share = Field(0.1, description="Dropout in the body and before the classifier.")
+
+
+class ObjectiveRecipe(Section):
+    loss: Literal["auto", "cross_entropy", "binary_cross_entropy", "focal"] = Field(
+        "auto",
+        description="auto: binary cross-entropy for several label columns, else cross-entropy.",
+    )
+    class_weights: Literal["auto", "none", "balanced"] | tuple[Positive, ...] = Field(
+        "auto", description="auto: balanced where the rarest class is under half its even share."
+    )
+    label_smoothing: Share = Field(0.0, description="Share of the target spread over all classes.")
+    focal_gamma: Annotated[float, Field(ge=0)] = Field(2.0, description="Focusing of focal loss.")
+
+
+class OptimRecipe(Section):
+    optimizer: Literal["adamw", "adam", "sgd", "lion"] = Field("adamw", description="Update rule.")
+    learning_rate: Positive | Literal["auto"] = Field(
+        "auto", description="Peak rate; auto: 2e-5 on a pretrained base, 3e-4 from scratch."
+    )
+    schedule: Literal["cosine", "linear", "constant", "cosine_restarts", "wsd"] = Field(
+        "cosine", description="Course of the learning rate after the warmup."
+    )
+    warmup_steps: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        "auto", description="Steps of linear warmup; auto: 100, but a tenth of a short run."
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        0.01, description="Decoupled decay of matrices; biases and norms have none."
+    )
+    betas: tuple[Share, Share] = Field((0.9, 0.999), description="Decay of the two moments.")
+    epsilon: Positive = Field(1e-8, description="Adam's epsilon.")
+    momentum: Share = Field(0.9, description="Momentum of SGD.")
+    clip_norm: Positive | None = Field(1.0, description="Largest norm of the gradient.")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="Factor on the learning rate from each layer to the one below it."
+    )
+    ema: Share = Field(0.0, description="Decay of the weights' moving average; 0: none.")
+
+
+class TrainRecipe(Section):
+    epochs: Positive | Literal["auto"] = Field(
+        "auto", description="Passes over the data; auto: 3, and more where rows are few."
+    )
+    steps: Count | None = Field(None, description="Optimizer steps, in place of epochs.")
+    batch_size: Count = Field(32, description="Rows in an optimizer step.")
+    micro_batch_size: Count | None = Field(
+        None, description="Rows in one forward pass; gradients are accumulated up to batch_size."
+    )
+    precision: Literal["auto", "float32", "bf16", "fp16"] = Field(
+        "auto", description="Arithmetic of the matrix products; auto: by measurement."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs.")
+    activation_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass: less memory, more time."
+    )
+    seed: int = Field(1, description="Seed of splits, weights, data order and dropout.")
+    evaluations_per_epoch: Count = Field(1, description="Validations per epoch.")
+    patience: Count | None = Field(
+        None, description="Stop after so many validations without an improvement."
+    )
+    save_steps: Count | None = Field(None, description="Save a version every so many steps.")
+    save_minutes: Positive = Field(10, description="Save a version at least so often.")
+    keep_last: Count = Field(2, description="How many versions are kept besides the best.")
+
+
+class Recipe(Section):
+    """Everything a run depends on."""
+
+    data: DataRecipe = DataRecipe()
+    text: TextRecipe = TextRecipe()
+    model: ModelRecipe = ModelRecipe()
+    objective: ObjectiveRecipe = ObjectiveRecipe()
+    optim: OptimRecipe = OptimRecipe()
+    train: TrainRecipe = TrainRecipe()
+
+    def replace(self, **changes: Any) -> "Recipe":
+        """A recipe with the fields named `section__field` changed, validated anew."""
+        content = self.model_dump()
+        for name, value in changes.items():
+            section, field = name.split("__")
+            content[section][field] = value
+        return _validated(content, "recipe")
+
+    def to_yaml(self, *, documented: bool = False) -> str:
+        """The recipe as YAML; `documented` puts each field's description above it."""
+        lines = []
+        for name, section in self:
+            lines.append(f"{name}:")
+            for field, value in section.model_dump(mode="json").items():
+                if documented:
+                    lines.append(f"  # {type(section).model_fields[field].description}")
+                lines.append(f"  {field}: {_inline(value)}")
+        return "\n".join(lines) + "\n"
+
+
+def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
+    """The defaults, changed by a YAML file and then by `section.field=value` arguments.
+
+    Raises UserError for a file that is not there or not YAML, for an unknown key (naming the
+    nearest valid one) and for a value that does not fit.
+    """
+    content = {} if path is None else _read_yaml(path)
+    where = "recipe" if path is None else str(path)
+    for override in overrides:
+        key, sign, value = override.partition("=")
+        if not sign:
+            raise UserError(f"'{override}' is not of the form section.field=value.")
+        section, _, field = key.partition(".")
+        content.setdefault(section, {})
+        if not field or not isinstance(content[section], dict):
+            raise UserError(f"'{key}' names no field: write section.field, as train.epochs=3.")
+        content[section][field] = _argument_value(value)
+    return _validated(content, where)
+
+
+def field_names() -> Iterator[str]:
+    """All fields as `section.field`."""
+    for name, section in Recipe():
+        yield from (f"{name}.{field}" for field in type(section).model_fields)
+
+
+def _validated(content: dict[str, Any], where: str) -> Recipe:
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_first_mistake(error)}") from None
+
+
+def _first_mistake(error: ValidationError) -> str:
+    mistake = error.errors()[0]
+    # The location goes on into the branches of a union, which say nothing to a user.
+    key = ".".join(str(part) for part in mistake["loc"][:2])
+    if mistake["type"] == "extra_forbidden":
+        names = list(field_names()) if "." in key else list(Recipe.model_fields)
+        near = difflib.get_close_matches(key, names, n=1, cutoff=0.4)
+        hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(names)}."
+        return f"unknown key '{key}'; {hint}"
+    message = mistake["msg"].replace("Input should", "should")
+    return f"{key} {message}, but is {mistake['input']!r}."
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"There is no recipe {path}; `igla recipe init {path}` writes one.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no recipe: its top level must be sections such as train:.")
+    # An empty section (`train:` with all its lines commented out) stands for its defaults.
+    return {section: fields if fields is not None else {} for section, fields in content.items()}
+
+
+def _argument_value(text: str) -> Any:
+    # Not all of YAML: a file may be called «a: b.csv», and a column «no».
+    if text == "null":
+        return None
+    if text.startswith("["):
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError:
+            return text
+    return text
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, str) and not value.isprintable():
+        # YAML would fold line breaks that are not escaped.
+        return yaml.safe_dump(value, default_style='"', width=10**6).removesuffix("\n")
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
+    return text.removesuffix("\n").removesuffix("\n...")

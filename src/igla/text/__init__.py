@@ -1,0 +1,1 @@
+"""Tokenizers: trained, loaded, saved, and how well they suit a text."""

@@ -1,0 +1,70 @@
+"""What `igla train` does: names the folder, runs, and says where things lie."""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from igla.errors import UserError
+from igla.recipe import Recipe
+from igla.train.run import RECIPE, Outcome, latest_run, resume, train
+
+RUNS = Path("runs")
+# As shells report a process that ended by Ctrl-C.
+INTERRUPTED = 130
+
+
+def new_run(recipe: Recipe, output: Path | None, *, tensorboard: bool) -> None:
+    """Train in a new folder."""
+    recipe = _with_absolute_paths(recipe)
+    folder = output or RUNS / _run_name(recipe)
+    if (folder / RECIPE).exists():
+        raise UserError(
+            f"{folder} holds a run already: igla train --resume {folder}, or choose another folder."
+        )
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty, and not a run; choose another folder.")
+    _close(train(recipe, folder, Console(), tensorboard=tensorboard))
+
+
+def resume_run(name: str | None, *, tensorboard: bool) -> None:
+    """Go on with a run: the one named, or the latest under runs/."""
+    folder = latest_run(RUNS) if name is None else Path(name)
+    _close(resume(folder, Console(), tensorboard=tensorboard))
+
+
+def dry_run(recipe: Recipe) -> None:
+    """Everything once on two batches, in a folder that is removed again."""
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="igla-dry-run-") as folder:
+        outcome = train(_with_absolute_paths(recipe), Path(folder) / "run", console, fast=True)
+    if not outcome.finished:
+        sys.exit(INTERRUPTED)
+    console.print("dry run: everything worked, and nothing was kept")
+
+
+def _close(outcome: Outcome) -> None:
+    if not outcome.finished:
+        sys.exit(INTERRUPTED)
+
+
+def _run_name(recipe: Recipe) -> str:
+    if recipe.data.source is None:
+        raise UserError("No data is given: name a file with --data.")
+    stem = Path(recipe.data.source).name.split(".")[0].strip("*") or "run"
+    return f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _with_absolute_paths(recipe: Recipe) -> Recipe:
+    """So that a run can be resumed from anywhere."""
+    changes = {
+        f"data__{name}": str(Path(where).expanduser().absolute())
+        for name in ("source", "validation", "test")
+        if (where := getattr(recipe.data, name)) is not None
+    }
+    base = recipe.model.base
+    if base is not None and Path(base).expanduser().is_dir():
+        changes["model__base"] = str(Path(base).expanduser().absolute())
+    return recipe.replace(**changes)

@@ -1,0 +1,34 @@
+"""Finding a pretrained base: a folder here, or a name on the Hugging Face Hub."""
+
+from pathlib import Path
+
+from igla.errors import UserError
+
+_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab.txt"]
+
+
+def base_folder(name: str) -> Path:
+    """The local folder of a base; a Hub name is downloaded, or taken from the Hub's cache.
+
+    Raises UserError when neither is to be had.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UserError(f"There is no folder {name} to take as the base.")
+    # Only a Hub name needs this import, and it takes a while.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_FILES))
+    except HFValidationError:
+        raise UserError(f"'{name}' is neither a folder here nor a name on the Hub.") from None
+    except LocalEntryNotFoundError:
+        raise UserError(
+            f"'{name}' is no folder here, and the Hub cannot be reached: "
+            "give --base a local folder, or leave it out to train from scratch."
+        ) from None
+    except HfHubHTTPError as error:
+        raise UserError(f"The Hub has no model '{name}' for you ({error}).") from None

@@ -1,0 +1,93 @@
+"""metrics.jsonl, and TensorBoard files beside it."""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from igla.errors import UserError
+from igla.sealed import write_durably
+from igla.train.loop import Step
+
+
+class MetricsLog:
+    """One JSON object a line: `{"kind": "step" | "evaluation", "step": n, …}`.
+
+    A resumed run goes on after the step it resumes from: what the interrupted one had logged
+    beyond is taken off, since it is done again.
+    """
+
+    def __init__(self, folder: Path, *, tensorboard: bool):
+        self.path = folder / "metrics.jsonl"
+        self._board = _tensorboard_writer(folder / "tensorboard") if tensorboard else None
+
+    def start_at(self, step: int) -> None:
+        """Keep the steps up to `step`, and the evaluations before it."""
+        kept = [
+            record
+            for record in self.records()
+            if record["step"] < step or (record["kind"] == "step" and record["step"] == step)
+        ]
+        write_durably(self.path, "".join(_line(record) for record in kept))
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def step(self, step: Step) -> None:
+        self._write({"kind": "step", **asdict(step)})
+
+    def evaluation(self, record: dict[str, Any]) -> None:
+        self._write({"kind": "evaluation", **record})
+
+    def sync(self) -> None:
+        """Bring all lines to the disk, as must be before a version that follows them."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def records(self) -> list[dict[str, Any]]:
+        """All whole lines; a killed process may have left half of one."""
+        if not self.path.is_file():
+            return []
+        records = []
+        for line in self.path.read_text(encoding="utf-8").split("\n"):
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                continue
+        return records
+
+    def _write(self, record: dict[str, Any]) -> None:
+        self._file.write(_line(record))
+        self._file.flush()
+        if self._board is None:
+            return
+        for name, value in record.items():
+            if isinstance(value, float):
+                self._board.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def _tensorboard_writer(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError(
+            "--tensorboard needs the tensorboard package: pip install 'igla[tensorboard]'."
+        ) from None
+    return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]

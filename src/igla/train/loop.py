@@ -1,0 +1,138 @@
+"""The training loop: a generator that yields one event an optimizer step."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from igla.data.plan import DataPlan
+from igla.data.store import TokenStore
+from igla.errors import UserError
+from igla.objective import Objective
+from igla.optim import scale_and_clip, set_learning_rate
+from igla.train.state import TrainState
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimizer step did.
+
+    step           steps done, this one included
+    loss           mean over the whole accumulated batch
+    gradient_norm  of that mean's gradient, before clipping
+    skipped        the gradient overflowed under fp16, and the step was left out
+    tokens         in this step
+    seconds        this step took; `waited` of them for data
+    """
+
+    step: int
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    skipped: bool
+    tokens: int
+    sequences: int
+    seconds: float
+    waited: float
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How the loop runs.
+
+    learning_rate  of step n, counted from 0
+    clip_norm      largest norm of the gradient, or None
+    """
+
+    total_steps: int
+    micro_batch_size: int | None
+    learning_rate: Callable[[int], float]
+    clip_norm: float | None
+    seed: int
+    device: torch.device
+
+
+def fit(
+    state: TrainState,
+    objective: Objective,
+    store: TokenStore,
+    rows: np.ndarray,
+    plan: DataPlan,
+    settings: LoopSettings,
+    stop_now: Callable[[], bool] = lambda: False,
+) -> Iterator[Step]:
+    """Train from where the state stands to the last step, one event a step.
+
+    rows      numbers in the store of the rows that the plan counts from 0
+    stop_now  asked between micro-batches; when it says yes the generator ends at once, and the
+              state, saved with its partial gradients, can be continued from there
+
+    Stopping after any event, saving and loading the state and calling fit again gives the same
+    losses and weights, bit for bit on the same machine. Raises UserError when the loss diverges.
+    """
+    state.model.train()
+    while state.step < settings.total_steps:
+        start, waited = time.perf_counter(), 0.0
+        tokens = sequences = 0
+        for micro_step, part in enumerate(
+            plan.micro_batches(state.step, settings.micro_batch_size)
+        ):
+            sequences += len(part)
+            tokens += int(store.lengths[rows[part]].sum())
+            if micro_step < state.micro_step:
+                continue
+            asked = time.perf_counter()
+            batch = store.batch(rows[part]).to(settings.device)
+            waited += time.perf_counter() - asked
+            # Seeding here, and not once, spares the checkpoint the generator's state.
+            torch.manual_seed(_dropout_seed(settings.seed, state.step, micro_step))
+            loss = objective.loss(state.model, batch)
+            (loss.sum * state.scale.factor).backward()  # type: ignore[no-untyped-call]
+            state.loss_sum += loss.sum.item()
+            state.loss_count += loss.count.item()
+            state.micro_step += 1
+            if stop_now():
+                return
+        yield _update(state, settings, start, waited, tokens, sequences)
+
+
+def _update(
+    state: TrainState,
+    settings: LoopSettings,
+    start: float,
+    waited: float,
+    tokens: int,
+    sequences: int,
+) -> Step:
+    """Divide the summed gradients, clip, step, and clear what was accumulated."""
+    rate = settings.learning_rate(state.step)
+    set_learning_rate(state.optimizer, rate)
+    divisor = state.loss_count * state.scale.factor
+    norm = scale_and_clip(state.model.parameters(), 1 / divisor, settings.clip_norm)
+    finite = bool(np.isfinite(norm))
+    mean_loss = state.loss_sum / state.loss_count
+    if not finite and not state.scale.dynamic:
+        raise UserError(
+            f"The training diverged at step {state.step + 1} (loss {mean_loss:.3g}, gradient norm "
+            f"{norm:.3g}, learning rate {rate:.2g}); try a lower optim.learning_rate."
+        )
+    if finite:
+        state.optimizer.step()
+        if state.ema is not None:
+            state.ema.update(state.model)
+    state.scale.update(finite)
+    state.optimizer.zero_grad(set_to_none=True)
+    state.loss_sum = state.loss_count = 0.0
+    state.micro_step = 0
+    state.step += 1
+    state.tokens += tokens
+    seconds = time.perf_counter() - start
+    return Step(state.step, mean_loss, rate, norm, not finite, tokens, sequences, seconds, waited)
+
+
+def _dropout_seed(seed: int, step: int, micro_step: int) -> int:
+    return int(
+        np.random.SeedSequence([seed, step, micro_step]).generate_state(1, np.uint64)[0] >> 1
+    )

@@ -1,0 +1,44 @@
+"""Settling what a recipe leaves open, from the data and the machine."""
+
+from igla.recipe import Recipe
+from igla.train.precision import Precision
+
+# The published rate for a pretrained base (Devlin et al. 2019), and one at which a model that
+# starts from random weights learns.
+BASE_RATE, SCRATCH_RATE = 2e-5, 3e-4
+EPOCHS, WARMUP = 3, 100
+# Under so many steps a model has hardly left its start, however often it could see few rows.
+FEWEST_STEPS, MOST_EPOCHS = 300, 20
+
+
+def resolve(recipe: Recipe, rows: int, precision: Precision) -> tuple[Recipe, list[str]]:
+    """The recipe with every `auto` of its training settled, and a line on each decision.
+
+    rows  to train on
+    """
+    said = [f"precision {precision.name} ({precision.reason})"]
+    changes: dict[str, object] = {"train__precision": precision.name}
+    steps_per_epoch = -(-rows // recipe.train.batch_size)
+    epochs = recipe.train.epochs
+    if epochs == "auto":
+        epochs = min(max(EPOCHS, -(-FEWEST_STEPS // steps_per_epoch)), MOST_EPOCHS)
+        changes["train__epochs"] = epochs
+        if epochs != EPOCHS and recipe.train.steps is None:
+            said.append(f"{epochs} epochs, since {rows} rows make {steps_per_epoch} steps in each")
+    if recipe.optim.learning_rate == "auto":
+        scratch = recipe.model.base is None
+        changes["optim__learning_rate"] = SCRATCH_RATE if scratch else BASE_RATE
+        why = "the model starts from scratch" if scratch else "the base is pretrained"
+        said.append(f"learning rate {changes['optim__learning_rate']:g}, since {why}")
+    if recipe.optim.warmup_steps == "auto":
+        settled = recipe.replace(**changes)
+        changes["optim__warmup_steps"] = min(WARMUP, total_steps(settled, rows) // 10)
+    return recipe.replace(**changes), said
+
+
+def total_steps(recipe: Recipe, rows: int) -> int:
+    """Optimizer steps of a resolved recipe on so many rows to train on."""
+    if recipe.train.steps is not None:
+        return recipe.train.steps
+    assert recipe.train.epochs != "auto"
+    return max(1, round(recipe.train.epochs * -(-rows // recipe.train.batch_size)))

@@ -1,0 +1,323 @@
+"""One training from recipe to report, in its own folder.
+
+A run folder holds: recipe.yaml (resolved), data.json (what was dropped, cut and chosen),
+environment.json, tokenizer/, versions/, metrics.jsonl, train.log, and at the end model/,
+metrics.json and report.html.
+"""
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from igla.data.plan import DataPlan
+from igla.data.split import TRAIN, VALIDATION
+from igla.errors import UserError
+from igla.evaluate.metrics import Scored, choose_threshold, classification_metrics
+from igla.infer.classifier import DecisionRule
+from igla.infer.scoring import score
+from igla.model.encoder import SequenceClassifier, layer_of
+from igla.objective.classify import Classify, classification
+from igla.optim import Ema, build_optimizer, learning_rate_factor
+from igla.recipe import Recipe, load_recipe
+from igla.sealed import write_durably
+from igla.train.environment import environment
+from igla.train.finish import finish
+from igla.train.interrupt import Interrupts
+from igla.train.log import MetricsLog
+from igla.train.loop import LoopSettings, fit
+from igla.train.precision import choose_device, choose_precision
+from igla.train.progress import TrainingProgress
+from igla.train.resolve import resolve, total_steps
+from igla.train.scaling import LossScale
+from igla.train.setup import Say, Setup, build_model, set_up
+from igla.train.state import TrainState
+from igla.train.version import Versions
+
+RECIPE = "recipe.yaml"
+# What the best version is chosen by, on the validation part: it depends on no threshold.
+BEST_BY = "pr_auc"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: whole, or interrupted and to be resumed."""
+
+    folder: Path
+    finished: bool
+
+
+@dataclass
+class Run:
+    """A run between its set-up and its end."""
+
+    folder: Path
+    recipe: Recipe
+    setup: Setup
+    model: SequenceClassifier
+    content: dict[str, Any]
+    state: TrainState
+    objective: Classify
+    plan: DataPlan
+    settings: LoopSettings
+    versions: Versions
+    log: MetricsLog
+    console: Console
+    say: Say
+    last_save: float
+
+    def evaluation_due(self) -> bool:
+        """Whether the state stands where a validation belongs that it does not hold yet."""
+        every = -(-self.plan.steps_per_epoch // self.recipe.train.evaluations_per_epoch)
+        step = self.state.step
+        if step == 0 or (step % every and step != self.settings.total_steps):
+            return False
+        return not any(record["step"] == step for record in self.state.evaluations)
+
+    def save_due(self) -> bool:
+        often = self.recipe.train.save_steps
+        minutes = (time.monotonic() - self.last_save) / 60
+        return (
+            bool(often and self.state.step % often == 0)
+            or minutes >= self.recipe.train.save_minutes
+            or self.evaluation_due()
+        )
+
+    def save(self) -> None:
+        # The lines first: a version must not be there without the steps that led to it.
+        self.log.sync()
+        self.versions.save(self.state)
+        self.versions.prune(self.recipe.train.keep_last, best_step(self.state))
+        self.last_save = time.monotonic()
+
+    def stale(self) -> bool:
+        """Whether the validations have stopped improving."""
+        patience, best = self.recipe.train.patience, best_step(self.state)
+        since = sum(record["step"] > (best or 0) for record in self.state.evaluations)
+        return patience is not None and since >= patience
+
+
+def best_step(state: TrainState) -> int | None:
+    """The step of the best validation so far, the earlier of equals."""
+    if not state.evaluations:
+        return None
+    return int(max(state.evaluations, key=lambda record: record[BEST_BY])["step"])
+
+
+def train(
+    recipe: Recipe, folder: Path, console: Console, *, tensorboard: bool = False, fast: bool = False
+) -> Outcome:
+    """Train by a recipe in a new folder, or go on with the run that is in it.
+
+    fast  two steps on a few rows, to see that everything works
+
+    Raises UserError for whatever the user can mend; versions already saved stay.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder), (folder / "train.log").open("a", encoding="utf-8") as log:
+        say = partial(_say, console, log)
+        run = _start(recipe, folder, console, say, tensorboard=tensorboard, fast=fast)
+        with run.log:
+            finished = _steps(run)
+            if finished:
+                finish(
+                    run.folder,
+                    run.recipe,
+                    run.setup,
+                    run.model,
+                    run.content,
+                    run.state,
+                    run.versions,
+                    run.log.records(),
+                    best_step(run.state),
+                    say,
+                )
+        if not finished:
+            say(f"saved at step {run.state.step}; go on with: igla train --resume {folder}")
+    return Outcome(folder, finished)
+
+
+def resume(folder: Path, console: Console, *, tensorboard: bool = False) -> Outcome:
+    """Go on with the run in a folder from its newest whole version."""
+    if not (folder / RECIPE).is_file():
+        raise UserError(f"{folder} holds no run: there is no {RECIPE} in it.")
+    return train(load_recipe(folder / RECIPE), folder, console, tensorboard=tensorboard)
+
+
+def latest_run(parent: Path) -> Path:
+    """The run in a folder of runs that was begun last."""
+    runs = [path.parent for path in parent.glob(f"*/{RECIPE}")]
+    if not runs:
+        raise UserError(f"There is no run in {parent} to resume; name its folder.")
+    return max(runs, key=lambda run: (run / RECIPE).stat().st_mtime_ns)
+
+
+def _start(
+    recipe: Recipe, folder: Path, console: Console, say: Say, *, tensorboard: bool, fast: bool
+) -> Run:
+    write_durably(folder / RECIPE, recipe.to_yaml())
+    device = choose_device(recipe.train.device)
+    precision = choose_precision(recipe.train.precision, device)
+    setup = set_up(recipe, folder, say)
+    if fast:
+        setup = setup.shrunk(2 * recipe.train.batch_size)
+        recipe = recipe.replace(train__steps=2)
+    rows = setup.rows(TRAIN)
+    recipe, said = resolve(recipe, len(rows), precision)
+    for line in said:
+        say(line)
+    write_durably(folder / RECIPE, recipe.to_yaml())
+    write_durably(folder / "environment.json", environment())
+    model, content = build_model(recipe, setup, say)
+    model.encoder.compute_dtype = precision.dtype
+    model.encoder.checkpoint_activations = recipe.train.activation_checkpointing
+    model.to(device)
+    optim = recipe.optim
+    assert optim.learning_rate != "auto" and optim.warmup_steps != "auto"
+    optimizer = build_optimizer(
+        optim.optimizer,
+        model,
+        learning_rate=optim.learning_rate,
+        weight_decay=optim.weight_decay,
+        betas=optim.betas,
+        epsilon=optim.epsilon,
+        momentum=optim.momentum,
+        layer_decay=optim.layer_decay,
+        layer_of=partial(layer_of, model.config),
+    )
+    steps = total_steps(recipe, len(rows))
+    factor = partial(
+        learning_rate_factor, optim.schedule, warmup_steps=optim.warmup_steps, total_steps=steps
+    )
+    peak = optim.learning_rate
+    settings = LoopSettings(
+        total_steps=steps,
+        micro_batch_size=recipe.train.micro_batch_size,
+        learning_rate=lambda step: peak * factor(step),
+        clip_norm=optim.clip_norm,
+        seed=recipe.train.seed,
+        device=device,
+    )
+    ema = Ema(model, optim.ema) if optim.ema else None
+    state = TrainState(model, optimizer, ema, LossScale.for_precision(precision.name))
+    versions = Versions(folder / "versions")
+    versions.clean()
+    if newest := versions.newest(say):
+        state.load(newest)
+        say(f"resuming from {newest.name} of {steps} steps")
+    log = MetricsLog(folder, tensorboard=tensorboard)
+    log.start_at(state.step)
+    labels = setup.dataset.labels
+    return Run(
+        folder=folder,
+        recipe=recipe,
+        setup=setup,
+        model=model,
+        content=content,
+        state=state,
+        objective=classification(recipe.objective, labels.values[rows], len(labels.classes)),
+        plan=DataPlan(setup.store.lengths[rows], recipe.train.batch_size, recipe.train.seed),
+        settings=settings,
+        versions=versions,
+        log=log,
+        console=console,
+        say=say,
+        last_save=time.monotonic(),
+    )
+
+
+def _steps(run: Run) -> bool:
+    """Step, save and validate to the end; False when a signal ended it before."""
+    state, settings = run.state, run.settings
+    if run.evaluation_due():  # the version was saved, and the process killed before it validated
+        _evaluate(run)
+    busy = waited = 0.0
+    with (
+        Interrupts(run.say) as interrupts,
+        TrainingProgress(run.console, settings.total_steps, state.step) as progress,
+    ):
+        steps = fit(
+            state,
+            run.objective,
+            run.setup.store,
+            run.setup.rows(TRAIN),
+            run.plan,
+            settings,
+            interrupts.urgent,
+        )
+        for step in () if run.stale() else steps:
+            run.log.step(step)
+            progress.step(step)
+            busy, waited = busy + step.seconds, waited + step.waited
+            if run.save_due() or interrupts.asked:
+                run.save()
+            if run.evaluation_due():
+                _evaluate(run)
+            if interrupts.asked:
+                break
+            if run.stale():
+                run.say(f"stopped early: no improvement in {run.recipe.train.patience} validations")
+                break
+        if state.micro_step:
+            run.save()
+    if busy:
+        run.say(f"waited for data {waited / busy:.1%} of the time")
+    return not interrupts.asked or state.step == settings.total_steps
+
+
+def _evaluate(run: Run) -> None:
+    """Validate, log and remember."""
+    rows = run.setup.rows(VALIDATION)
+    model = run.model
+    if run.state.ema is None:
+        logits = _logits(run, rows)
+    else:
+        with run.state.ema.swapped(model):
+            logits = _logits(run, rows)
+    labels = run.setup.dataset.labels
+    rule = DecisionRule(labels.classes, labels.multi_label)
+    scored = Scored(
+        labels.classes, labels.values[rows], rule.probabilities(logits), labels.multi_label
+    )
+    metrics = classification_metrics(scored, choose_threshold(scored))
+    record = {
+        "step": run.state.step,
+        "validation_loss": metrics["log_loss"],
+        **{name: metrics[name] for name in ("accuracy", "macro_f1", "roc_auc", "pr_auc")},
+    }
+    run.state.evaluations.append(record)
+    run.log.evaluation(record)
+    run.say(
+        f"step {run.state.step}: validation loss {record['validation_loss']:.4f}, "
+        f"macro-F1 {record['macro_f1']:.4f}, PR-AUC {record['pr_auc']:.4f}"
+    )
+
+
+def _logits(run: Run, rows: np.ndarray) -> np.ndarray:
+    store = run.setup.store
+    return score(
+        run.model, store.lengths[rows], lambda part: store.batch(rows[part]), run.settings.device
+    )
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"Another process is at work on the run {folder}.") from None
+        yield
+
+
+def _say(console: Console, log: Any, line: str) -> None:
+    console.print(line, highlight=False, markup=False)
+    log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+    log.flush()

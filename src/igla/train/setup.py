@@ -1,0 +1,210 @@
+"""What a training needs before its first step: data, tokenizer, model, resolved recipe."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from igla.data.dataset import Dataset, load_dataset
+from igla.data.rows import sample
+from igla.data.selection import UNUSED, Decision
+from igla.data.split import TEST, TRAIN, VALIDATION
+from igla.data.store import TokenStore, open_store
+from igla.errors import UserError
+from igla.model.config import named_config
+from igla.model.encoder import SequenceClassifier
+from igla.model.families import read_config
+from igla.model.folder import load_classifier, read_json
+from igla.recipe import Recipe
+from igla.sealed import BrokenSeal, check_sealed, write_durably, write_sealed
+from igla.text.tokenizer import (
+    TextEncoder,
+    load_tokenizer,
+    measure_fit,
+    save_tokenizer,
+    train_tokenizer,
+    vocabulary_for,
+)
+from igla.train.hub import base_folder
+
+Say = Callable[[str], None]
+DATA = "data.json"
+_FIT_SAMPLE = 2000
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything settled before the first step.
+
+    content  the config.json that the base came with, or the family's name alone
+    base     the folder of the base, or None from scratch
+    """
+
+    dataset: Dataset
+    encoder: TextEncoder
+    store: TokenStore
+    base: Path | None
+    decisions: tuple[Decision, ...]
+
+    def rows(self, part: int) -> np.ndarray:
+        """Numbers of the rows of a part."""
+        return self.dataset.part(part)
+
+    def shrunk(self, rows: int) -> "Setup":
+        """The same with at most so many rows in each part, of all classes alike."""
+        strata = self.dataset.labels.strata()
+        parts = np.full_like(self.dataset.parts, UNUSED)
+        for part in (TRAIN, VALIDATION, TEST):
+            inside = self.rows(part)
+            # How many of its own stratum stand before each row: sorting by it takes turns.
+            turn = np.empty(len(inside), dtype=np.int64)
+            for stratum in np.unique(strata[inside]):
+                of_it = strata[inside] == stratum
+                turn[of_it] = np.arange(of_it.sum())
+            chosen = inside[np.argsort(turn, kind="stable")[:rows]]
+            parts[chosen] = part
+        return replace(self, dataset=replace(self.dataset, parts=parts))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.dataset.labels.classes
+
+
+def set_up(recipe: Recipe, folder: Path, say: Say) -> Setup:
+    """Read and split the data, get the tokenizer, and tokenize, telling every decision."""
+    dataset = load_dataset(recipe.data, recipe.train.seed)
+    _check_unchanged(dataset, folder / DATA)
+    for decision in dataset.decisions:
+        say(decision.said)
+    base = None if recipe.model.base is None else base_folder(recipe.model.base)
+    encoder = _tokenizer(recipe, dataset, base, folder, say)
+    store = open_store(dataset, encoder)
+    decisions = (*dataset.decisions, *_token_decisions(dataset, encoder, store))
+    for decision in decisions[len(dataset.decisions) :]:
+        say(decision.said)
+    content = {
+        "fingerprint": dataset.fingerprint,
+        "classes": dataset.labels.classes,
+        "decisions": [asdict(decision) for decision in decisions],
+    }
+    write_durably(folder / DATA, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    return Setup(dataset, encoder, store, base, decisions)
+
+
+def build_model(
+    recipe: Recipe, setup: Setup, say: Say
+) -> tuple[SequenceClassifier, dict[str, Any]]:
+    """The model before its first step, and the content of the config.json it came with."""
+    torch.manual_seed(recipe.train.seed)
+    classes, shape = len(setup.classes), recipe.model
+    if setup.base is not None:
+        loaded = load_classifier(setup.base, classes, shape.dropout)
+        new = [name for name in loaded.new if name.endswith("weight")]
+        say(f"base {shape.base}: starts anew: {', '.join(new) or 'nothing'}")
+        if loaded.unused:
+            say(f"base {shape.base}: {len(loaded.unused)} weights of other heads are not used")
+        model, content = loaded.model, loaded.content
+        if setup.encoder.vocab_size > model.config.vocab_size:
+            raise UserError(
+                f"The tokenizer of {shape.base} has {setup.encoder.vocab_size} tokens, "
+                f"but its model knows {model.config.vocab_size}."
+            )
+        return model, content
+    changes = {
+        name: value
+        for name in ("hidden_size", "layers", "heads", "intermediate_size")
+        if (value := getattr(shape, name)) is not None
+    }
+    config = named_config(
+        shape.size,
+        vocab_size=setup.encoder.vocab_size,
+        max_positions=recipe.text.max_length,
+        dropout=shape.dropout,
+        attention_dropout=shape.dropout,
+        **changes,
+    )
+    model = SequenceClassifier(config, classes)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    say(f"model {shape.size} from scratch: {parameters / 1e6:.1f}M parameters")
+    return model, {"model_type": "bert"}
+
+
+def _check_unchanged(dataset: Dataset, noted: Path) -> None:
+    if noted.is_file() and read_json(noted)["fingerprint"] != dataset.fingerprint:
+        raise UserError(
+            "The data are not those that this run began with: files or data settings have changed."
+        )
+
+
+def _tokenizer(
+    recipe: Recipe, dataset: Dataset, base: Path | None, folder: Path, say: Say
+) -> TextEncoder:
+    kept = folder / "tokenizer"
+    try:
+        # A resumed run must not train its tokenizer again.
+        check_sealed(kept)
+    except BrokenSeal:
+        encoder = _new_tokenizer(recipe, dataset, base, say)
+        write_sealed(kept, lambda making: save_tokenizer(making, encoder, base))
+    return TextEncoder(load_tokenizer(kept), _max_length(recipe, base))
+
+
+def _new_tokenizer(recipe: Recipe, dataset: Dataset, base: Path | None, say: Say) -> TextEncoder:
+    if base is not None:
+        return TextEncoder(load_tokenizer(base), _max_length(recipe, base))
+    rows = dataset.part(TRAIN)
+    size = recipe.text.vocab_size
+    if size == "auto":
+        size = vocabulary_for(sum(len(text.split()) for text in _Texts(dataset, rows)))
+    tokenizer = train_tokenizer(
+        recipe.text.tokenizer,
+        _Texts(dataset, rows),
+        vocab_size=size,
+        lowercase=recipe.text.lowercase,
+    )
+    say(f"tokenizer: {recipe.text.tokenizer} of {tokenizer.get_vocab_size():,}, trained on train")
+    return TextEncoder(tokenizer, recipe.text.max_length)
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """Texts that can be gone through more than once, without being held in memory."""
+
+    dataset: Dataset
+    rows: np.ndarray
+
+    def __iter__(self) -> Iterator[str]:
+        for batch in self.dataset.text_batches(self.rows):
+            yield from batch
+
+
+def _max_length(recipe: Recipe, base: Path | None) -> int:
+    if base is None:
+        return recipe.text.max_length
+    config = read_config(read_json(base / "config.json"), str(base))
+    return min(recipe.text.max_length, config.max_positions)
+
+
+def _token_decisions(dataset: Dataset, encoder: TextEncoder, store: TokenStore) -> list[Decision]:
+    decisions = []
+    used = np.concatenate([dataset.part(part) for part in (TRAIN, VALIDATION, TEST)])
+    cut, lost = int((store.lost[used] > 0).sum()), int(store.lost[used].sum())
+    total = int(store.lengths[used].sum()) + lost
+    said = (
+        f"cut at {encoder.max_length} tokens: {cut:,} texts, {lost / total:.2%} of all tokens lost"
+        if cut
+        else f"no text is longer than {encoder.max_length} tokens"
+    )
+    decisions.append(Decision("cut", cut, said))
+    fit = measure_fit(encoder, dataset.texts(sample(dataset.part(TRAIN), _FIT_SAMPLE, seed=0)))
+    said = f"{fit.fertility:.2f} tokens a word, {fit.unknown_share:.2%} unknown"
+    if not fit.suits:
+        said += (
+            "; WARNING: this vocabulary does not suit these texts, a base in their language will"
+        )
+    decisions.append(Decision("fertility", 0, said))
+    return decisions

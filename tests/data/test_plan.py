@@ -1,0 +1,56 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from igla.data.plan import DataPlan
+
+sizes = st.integers(1, 400)
+batches = st.integers(1, 40)
+
+
+def plan_of(rows: int, batch_size: int, seed: int = 3) -> DataPlan:
+    lengths = np.random.default_rng(rows).integers(2, 128, rows)
+    return DataPlan(lengths, batch_size, seed)
+
+
+@given(rows=sizes, batch_size=batches, epoch=st.integers(0, 3))
+def test_every_epoch_holds_every_row_once(rows: int, batch_size: int, epoch: int) -> None:
+    plan = plan_of(rows, batch_size)
+    first = epoch * plan.steps_per_epoch
+    seen = np.concatenate([plan.rows(first + step) for step in range(plan.steps_per_epoch)])
+    assert sorted(seen) == list(range(rows))
+
+
+@given(rows=sizes, batch_size=batches, micro=st.integers(1, 50))
+def test_micro_batches_are_the_step_cut_into_pieces(rows: int, batch_size: int, micro: int) -> None:
+    plan = plan_of(rows, batch_size)
+    pieces = plan.micro_batches(0, micro)
+    assert np.array_equal(np.concatenate(pieces), plan.rows(0))
+    assert all(1 <= len(piece) <= micro for piece in pieces)
+
+
+def test_a_step_depends_on_nothing_but_seed_and_number() -> None:
+    one, other = plan_of(300, 16), plan_of(300, 16)
+    for step in (57, 3, 20):  # asked in any order
+        assert np.array_equal(one.rows(step), other.rows(step))
+    assert not np.array_equal(one.rows(3), plan_of(300, 16, seed=4).rows(3))
+    assert not np.array_equal(one.rows(3), one.rows(3 + one.steps_per_epoch))
+
+
+def test_rows_of_a_batch_have_similar_lengths() -> None:
+    plan = plan_of(6400, 32)
+    within = np.mean([np.ptp(plan.lengths[plan.rows(step)]) for step in range(200)])
+    assert within < 10 < np.ptp(plan.lengths) / 2
+
+
+def test_every_row_may_come_in_any_step() -> None:
+    """Sorting by length must not tie a row's place in the epoch to its length."""
+    plan = plan_of(640, 32)
+    places = [
+        np.mean(
+            [int(np.argmax(plan.lengths) in plan.rows(first + step)) * step for step in range(20)]
+        )
+        * 20
+        for first in range(0, 20 * 200, 20)
+    ]
+    assert 8 < np.mean(places) < 11  # 9.5 when even
