@@ -144,9 +144,9 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure a trained classifier on labelled rows that it has not seen."""
-    from igla.evaluate import command
+    from igla.infer.evaluation import evaluate_file
 
-    command.evaluate_file(run, data, text_column, _names(label_column), encoding, as_json=as_json)
+    evaluate_file(run, data, text_column, _names(label_column), encoding, as_json=as_json)
 
 
 @app.command(

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from igla.errors import UserError
 from igla.infer.classifier import Classifier, model_folder
 from igla.recipe import Recipe, load_recipe
+from igla.terminal import plain_console
 from igla.train.run import train
 
 
@@ -136,7 +137,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
 
     def _console(self) -> Console:
-        return Console(quiet=not self.verbose)
+        return plain_console(quiet=not self.verbose)
 
 
 def _texts(X: Sequence[str]) -> list[str]:

@@ -14,7 +14,9 @@ from igla.errors import UserError
 from igla.recipe import DataRecipe
 
 
-def write(path: Path, rows: list[tuple[str, ...]], header: tuple[str, ...] = ("text", "label")) -> str:
+def write(
+    path: Path, rows: list[tuple[str, ...]], header: tuple[str, ...] = ("text", "label")
+) -> str:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
@@ -105,7 +107,9 @@ def test_json_and_csv_spell_the_same_classes(tmp_path: Path) -> None:
 
 
 def test_several_label_columns_are_multi_label(tmp_path: Path) -> None:
-    rows = [(f"text {index}", str(index % 2), str(index % 3 == 0 and 1 or 0)) for index in range(60)]
+    rows = [
+        (f"text {index}", str(index % 2), str((index % 3 == 0 and 1) or 0)) for index in range(60)
+    ]
     source = write(tmp_path / "a.csv", rows, ("text", "rude", "spam"))
     dataset = load_dataset(DataRecipe(source=source, label_columns=("rude", "spam")), seed=1)
     assert dataset.labels.multi_label
@@ -114,7 +118,7 @@ def test_several_label_columns_are_multi_label(tmp_path: Path) -> None:
 
 
 def test_repeated_texts_stay_together_and_conflicting_ones_go(tmp_path: Path) -> None:
-    rows = plain_rows(80) + [("Text  NUMBER 0", "0"), ("text number 1", "0")]
+    rows = [*plain_rows(80), ("Text  NUMBER 0", "0"), ("text number 1", "0")]
     dataset = load_dataset(DataRecipe(source=write(tmp_path / "a.csv", rows)), seed=1)
     assert counts(dataset)["conflicts"] == 2
     assert counts(dataset)["duplicates"] == 1

@@ -44,11 +44,7 @@ class Selection:
         self._count_duplicates()
         self._drop_leaks()
         self._split(seed)
-        for part, name in enumerate(PARTS):
-            count = int((self.parts == part).sum())
-            self._note(f"{name}_rows", count, f"{name}: {count:,} rows, {self._balance(part)}")
-            if count == 0:
-                raise UserError(f"The {name} part is empty: there are too few rows to split.")
+        self._check_parts()
 
     def _note(self, name: str, count: int, said: str) -> None:
         self.decisions.append(Decision(name, count, said))
@@ -98,7 +94,7 @@ class Selection:
 
     def _check_class(self, index: int, name: str) -> None:
         # A class must be in each part that is taken from the source.
-        least = 1 + (self.recipe.validation is None) + (self.recipe.test is None)
+        least = 1 + sum(share > 0 for share in self._shares())
         rows = np.flatnonzero((self.parts != UNUSED) & (self.labels.values == index))
         inside = rows[self.parts[rows] == TRAIN]
         texts = len(np.unique(self.keys[inside]))
@@ -148,13 +144,41 @@ class Selection:
 
     def _split(self, seed: int) -> None:
         rows = np.flatnonzero(self.parts == TRAIN)
+        validation, test = self._shares()
         self.parts[rows] = split_rows(
             self.keys[rows],
             self.labels.strata()[rows],
-            validation=self.recipe.validation_share if self.recipe.validation is None else 0,
-            test=self.recipe.test_share if self.recipe.test is None else 0,
+            validation=validation,
+            test=test,
             seed=seed,
         )
+
+    def _shares(self) -> tuple[float, float]:
+        """Shares of the source that are taken for validation and test."""
+        recipe = self.recipe
+        return (
+            recipe.validation_share if recipe.validation is None else 0,
+            recipe.test_share if recipe.test is None else 0,
+        )
+
+    def _check_parts(self) -> None:
+        for part, name in enumerate(PARTS):
+            count = int((self.parts == part).sum())
+            self._note(f"{name}_rows", count, f"{name}: {count:,} rows, {self._balance(part)}")
+        wanted = [TRAIN, VALIDATION]
+        if self.recipe.test is not None or self.recipe.test_share:
+            wanted.append(TEST)
+        for part in wanted:
+            if not (self.parts == part).any():
+                raise UserError(
+                    f"The {PARTS[part]} part is empty: there are too few rows to split."
+                )
+        held = self.labels.values[self.parts == VALIDATION]
+        if not self.labels.multi_label and (held == held[0]).all():
+            raise UserError(
+                f"All validation rows carry the one label '{self.labels.classes[held[0]]}'; "
+                "nothing can be chosen on them."
+            )
 
     def _balance(self, part: int) -> str:
         values = self.labels.values[self.parts == part]

@@ -13,10 +13,12 @@ def split_rows(
 
     keys    [N] rows of equal key stay together, and have the same stratum
     strata  [N] each keeps its share in every part, to within one group of rows
-    A stratum gives each part that takes a share at least one group, if it has three.
+    A stratum gives each part that takes a share at least one group, and keeps one itself, if it
+    has as many.
     """
     random = np.random.default_rng([seed, 0x5EED])
     parts = np.full(len(keys), TRAIN, dtype=np.int8)
+    fewest = 1 + (validation > 0) + (test > 0)
     for stratum in np.unique(strata):
         rows = np.flatnonzero(strata == stratum)
         groups, group_of, sizes = np.unique(keys[rows], return_inverse=True, return_counts=True)
@@ -26,7 +28,7 @@ def split_rows(
         part_of = np.full(len(groups), TRAIN, dtype=np.int8)
         start = 0
         for part, share in ((TEST, test), (VALIDATION, validation)):
-            if share == 0 or len(groups) < 3:
+            if share == 0 or len(groups) < fewest:
                 continue
             begun = filled[start - 1] if start else 0
             wanted = max(1, round(share * len(rows)))

@@ -10,7 +10,6 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from igla.data.columns import choose_columns
@@ -18,6 +17,7 @@ from igla.data.rows import as_strings
 from igla.data.source import open_source
 from igla.errors import UserError
 from igla.infer.classifier import Classifier, DecisionRule, model_folder
+from igla.terminal import plain_console
 
 
 def predict_texts(run: str, texts: Sequence[str] | None) -> None:
@@ -45,7 +45,7 @@ def predict_file(
     classifier = Classifier.load(model_folder(run))
     source = open_source(data, encoding)
     columns = choose_columns(source.columns, text_column, None, labels_required=False, where=data)
-    console = Console(stderr=True, highlight=False)
+    console = plain_console(stderr=True)
     for line in (*source.said, columns.said):
         console.print(line)
     rows = empty = 0

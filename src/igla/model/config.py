@@ -1,6 +1,7 @@
 """The shape of an encoder, and the shapes that have a name."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from igla.errors import UserError
 
@@ -32,7 +33,7 @@ class EncoderConfig:
             )
 
 
-NAMED_SHAPES = {
+NAMED_SHAPES: dict[str, dict[str, Any]] = {
     "tiny": dict(hidden_size=128, layers=2, heads=2, intermediate_size=512),
     "mini": dict(hidden_size=256, layers=4, heads=4, intermediate_size=1024),
     "minilm-l6-h384": dict(hidden_size=384, layers=6, heads=12, intermediate_size=1536),
@@ -42,10 +43,10 @@ NAMED_SHAPES = {
 
 
 def named_config(
-    name: str, *, vocab_size: int, max_positions: int, **changes: int | float
+    name: str, *, vocab_size: int, max_positions: int, **changes: Any
 ) -> EncoderConfig:
     """The named shape, with single numbers changed."""
     if name not in NAMED_SHAPES:
         raise UserError(f"There is no model size '{name}'; there are {', '.join(NAMED_SHAPES)}.")
     config = EncoderConfig(vocab_size=vocab_size, max_positions=max_positions, **NAMED_SHAPES[name])
-    return replace(config, **changes)  # type: ignore[arg-type]
+    return replace(config, **changes)

@@ -43,7 +43,7 @@ class Lion(torch.optim.Optimizer):
         for parameter in parameters:
             if not self.state[parameter]:
                 self.state[parameter]["exp_avg"] = torch.zeros_like(parameter)
-        gradients = [parameter.grad for parameter in parameters]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         moments = [self.state[parameter]["exp_avg"] for parameter in parameters]
         beta1, beta2 = group["betas"]
         directions = torch._foreach_lerp(moments, gradients, 1 - beta1)

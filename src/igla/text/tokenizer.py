@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,12 +194,12 @@ def _bert_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-_MODELS = {
+_MODELS: dict[str, Callable[[], Any]] = {
     "wordpiece": lambda: models.WordPiece(unk_token=UNKNOWN),
     "bpe": lambda: models.BPE(unk_token=UNKNOWN),
     "unigram": lambda: models.Unigram(),
 }
-_TRAINERS = {
+_TRAINERS: dict[str, Callable[[int, list[str]], Any]] = {
     "wordpiece": lambda size, first: trainers.WordPieceTrainer(
         vocab_size=size, min_frequency=2, special_tokens=first, show_progress=False
     ),

@@ -5,11 +5,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from igla.data.split import PARTS
 from igla.errors import UserError
 from igla.recipe import Recipe
+from igla.terminal import plain_console
 from igla.train.setup import Setup, set_up
 
 _PERCENTILES = (5, 25, 50, 75, 95, 99, 100)
@@ -17,7 +17,7 @@ _PERCENTILES = (5, 25, 50, 75, 95, 99, 100)
 
 def check_data(recipe: Recipe) -> None:
     """Print every decision about the data; exit status 2 if a training would refuse them."""
-    console = Console(highlight=False, markup=False)
+    console = plain_console()
     lenient = recipe.replace(data__empty="drop", data__rare="drop")
     with tempfile.TemporaryDirectory(prefix="igla-check-") as folder:
         lines: list[str] = []

@@ -1,14 +1,15 @@
 """What `igla train` does: names the folder, runs, and says where things lie."""
 
+import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from rich.console import Console
-
 from igla.errors import UserError
 from igla.recipe import Recipe
+from igla.terminal import plain_console
+from igla.train.log import LOG
 from igla.train.run import RECIPE, Outcome, latest_run, resume, train
 
 RUNS = Path("runs")
@@ -26,18 +27,25 @@ def new_run(recipe: Recipe, output: Path | None, *, tensorboard: bool) -> None:
         )
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty, and not a run; choose another folder.")
-    _close(train(recipe, folder, Console(), tensorboard=tensorboard))
+    try:
+        outcome = train(recipe, folder, plain_console(), tensorboard=tensorboard)
+    except UserError:
+        # What failed before its first step leaves the name free for the next attempt.
+        if not (folder / LOG).exists():
+            shutil.rmtree(folder)
+        raise
+    _close(outcome)
 
 
 def resume_run(name: str | None, *, tensorboard: bool) -> None:
     """Go on with a run: the one named, or the latest under runs/."""
     folder = latest_run(RUNS) if name is None else Path(name)
-    _close(resume(folder, Console(), tensorboard=tensorboard))
+    _close(resume(folder, plain_console(), tensorboard=tensorboard))
 
 
 def dry_run(recipe: Recipe) -> None:
     """Everything once on two batches, in a folder that is removed again."""
-    console = Console()
+    console = plain_console()
     with tempfile.TemporaryDirectory(prefix="igla-dry-run-") as folder:
         outcome = train(_with_absolute_paths(recipe), Path(folder) / "run", console, fast=True)
     if not outcome.finished:

@@ -10,15 +10,12 @@ from pathlib import Path
 
 import torch
 
-import igla
-
-_LIBRARIES = ("torch", "numpy", "tokenizers", "safetensors", "pyarrow", "scikit-learn")
+_LIBRARIES = ("igla", "torch", "numpy", "tokenizers", "safetensors", "pyarrow", "scikit-learn")
 
 
 def environment() -> str:
     """Versions, processor, threads and git commit, as JSON."""
     content = {
-        "igla": igla.__version__,
         "python": platform.python_version(),
         **{name: version(name) for name in _LIBRARIES},
         "platform": platform.platform(),

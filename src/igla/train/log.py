@@ -11,6 +11,8 @@ from igla.errors import UserError
 from igla.sealed import write_durably
 from igla.train.loop import Step
 
+LOG = "metrics.jsonl"
+
 
 class MetricsLog:
     """One JSON object a line: `{"kind": "step" | "evaluation", "step": n, …}`.
@@ -20,14 +22,14 @@ class MetricsLog:
     """
 
     def __init__(self, folder: Path, *, tensorboard: bool):
-        self.path = folder / "metrics.jsonl"
+        self.path = folder / LOG
         self._board = _tensorboard_writer(folder / "tensorboard") if tensorboard else None
 
     def start_at(self, step: int) -> None:
         """Keep the steps up to `step`, and the evaluations before it."""
         kept = [
             record
-            for record in self.records()
+            for record in read_records(self.path.parent)
             if record["step"] < step or (record["kind"] == "step" and record["step"] == step)
         ]
         write_durably(self.path, "".join(_line(record) for record in kept))
@@ -43,18 +45,6 @@ class MetricsLog:
         """Bring all lines to the disk, as must be before a version that follows them."""
         self._file.flush()
         os.fsync(self._file.fileno())
-
-    def records(self) -> list[dict[str, Any]]:
-        """All whole lines; a killed process may have left half of one."""
-        if not self.path.is_file():
-            return []
-        records = []
-        for line in self.path.read_text(encoding="utf-8").split("\n"):
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                continue
-        return records
 
     def _write(self, record: dict[str, Any]) -> None:
         self._file.write(_line(record))
@@ -79,6 +69,20 @@ class MetricsLog:
             self._board.close()
 
 
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """All whole lines of a run's log; a killed process may have left half of one."""
+    path = folder / LOG
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
 def _line(record: dict[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False) + "\n"
 
@@ -90,4 +94,4 @@ def _tensorboard_writer(folder: Path) -> Any:
         raise UserError(
             "--tensorboard needs the tensorboard package: pip install 'igla[tensorboard]'."
         ) from None
-    return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder))

@@ -29,7 +29,7 @@ from igla.optim import Ema, build_optimizer, learning_rate_factor
 from igla.recipe import Recipe, load_recipe
 from igla.sealed import write_durably
 from igla.train.environment import environment
-from igla.train.finish import finish
+from igla.train.finish import Finished, finish
 from igla.train.interrupt import Interrupts
 from igla.train.log import MetricsLog
 from igla.train.loop import LoopSettings, fit
@@ -97,6 +97,20 @@ class Run:
         self.versions.prune(self.recipe.train.keep_last, best_step(self.state))
         self.last_save = time.monotonic()
 
+    def finished(self) -> Finished:
+        """What the end needs; UserError when the best version is no longer whole."""
+        step = best_step(self.state)
+        assert step is not None
+        version = self.versions.at_step(step)
+        if version is None:
+            raise UserError(
+                f"The best version, of step {step}, is damaged or gone from {self.folder}; "
+                "train again in another folder."
+            )
+        return Finished(
+            self.folder, self.recipe, self.setup, self.model, self.content, version, step
+        )
+
     def stale(self) -> bool:
         """Whether the validations have stopped improving."""
         patience, best = self.recipe.train.patience, best_step(self.state)
@@ -127,18 +141,7 @@ def train(
         with run.log:
             finished = _steps(run)
             if finished:
-                finish(
-                    run.folder,
-                    run.recipe,
-                    run.setup,
-                    run.model,
-                    run.content,
-                    run.state,
-                    run.versions,
-                    run.log.records(),
-                    best_step(run.state),
-                    say,
-                )
+                finish(run.finished(), say)
         if not finished:
             say(f"saved at step {run.state.step}; go on with: igla train --resume {folder}")
     return Outcome(folder, finished)
@@ -318,6 +321,6 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _say(console: Console, log: Any, line: str) -> None:
-    console.print(line, highlight=False, markup=False)
+    console.print(line)
     log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
     log.flush()

@@ -1,0 +1,189 @@
+"""What a classifier's scores are worth, by scikit-learn's metrics."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import (
+    average_precision_score,
+    confusion_matrix,
+    f1_score,
+    multilabel_confusion_matrix,
+    precision_recall_fscore_support,
+    roc_auc_score,
+    roc_curve,
+)
+
+from igla.evaluate.calibration import reliability
+
+Threshold = float | tuple[float, ...] | None
+FALSE_POSITIVES = 0.01
+# Keeps the logarithm of a probability that was rounded to 0 finite.
+TINY = 1e-15
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Rows with their true labels and a classifier's probabilities.
+
+    labels         [N] class indices, or [N, C] of 0/1
+    probabilities  [N, C]
+    """
+
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    probabilities: np.ndarray
+    multi_label: bool
+
+    def take(self, rows: np.ndarray) -> "Scored":
+        """Some of the rows, or some of them several times."""
+        return replace(self, labels=self.labels[rows], probabilities=self.probabilities[rows])
+
+    @property
+    def columns(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """0/1 labels [N] and scores [N] of each question that is asked with yes or no.
+
+        One for two classes (is it the second?), otherwise one for each class.
+        """
+        if len(self.classes) == 2 and not self.multi_label:
+            return [(self.labels, self.probabilities[:, 1])]
+        ones = (
+            self.labels if self.multi_label else np.eye(len(self.classes), dtype=int)[self.labels]
+        )
+        return list(zip(ones.T, self.probabilities.T, strict=True))
+
+
+def decide(probabilities: np.ndarray, multi_label: bool, threshold: Threshold) -> np.ndarray:
+    """Class indices [N], or 0/1 [N, C], of probabilities [N, C].
+
+    threshold  of two classes, the second's least probability; of several labels a row, one each;
+               None: the likeliest class, or ½
+    """
+    if multi_label:
+        return (probabilities >= np.asarray(0.5 if threshold is None else threshold)).astype(int)
+    if threshold is None:
+        return probabilities.argmax(axis=1)
+    return (probabilities[:, 1] >= threshold).astype(int)
+
+
+def choose_threshold(scored: Scored) -> Threshold:
+    """The threshold with the highest macro-F1 on these rows, which are not those of the test.
+
+    Of several labels a row, that of each label's own F1. None for three classes and more, of which
+    the likeliest wins.
+    """
+    if scored.multi_label:
+        return tuple(_best_threshold(ones, scores, macro=False) for ones, scores in scored.columns)
+    if len(scored.classes) > 2:
+        return None
+    return _best_threshold(*scored.columns[0], macro=True)
+
+
+def _best_threshold(ones: np.ndarray, scores: np.ndarray, *, macro: bool) -> float:
+    """The cut with the highest F1 (or mean of both classes' F1), halfway between two scores."""
+    order = np.argsort(-scores, kind="stable")
+    scores, ones = scores[order], ones[order]
+    # After the first k+1 scores are called positive; only where the next score is a lower one.
+    cuts = np.flatnonzero(np.diff(scores) < 0)
+    if len(cuts) == 0:
+        return 0.5
+    true_positives = np.cumsum(ones)[cuts]
+    positives, called = ones.sum(), cuts + 1
+    f1 = 2 * true_positives / (called + positives)
+    if macro:
+        true_negatives = len(ones) - called - (positives - true_positives)
+        negatives, left = len(ones) - positives, len(ones) - called
+        f1 = (f1 + 2 * true_negatives / (left + negatives)) / 2
+    best = cuts[np.argmax(f1)]
+    return float((scores[best] + scores[best + 1]) / 2)
+
+
+def classification_metrics(scored: Scored, threshold: Threshold) -> dict[str, Any]:
+    """All figures, by name; NaN where one is not defined, as ROC-AUC with one class only.
+
+    accuracy and the figures of precision, recall and F1 depend on the threshold, and so does
+    `confusion` [true, called]; of several labels a row it is one such table for each. ROC-AUC,
+    PR-AUC (average precision) and the recall at 1 % false positives are those of the second of two
+    classes, and else the mean over the classes. `brier` is Σ (p − y)² over the classes (half of it
+    for two), `ece` the expected calibration error in 15 bins.
+    """
+    called = decide(scored.probabilities, scored.multi_label, threshold)
+    names = range(len(scored.classes))
+    by_class = precision_recall_fscore_support(scored.labels, called, labels=names, zero_division=0)
+    table = multilabel_confusion_matrix if scored.multi_label else confusion_matrix
+    return {
+        "rows": len(scored.labels),
+        "threshold": threshold,
+        **headline(scored, threshold),
+        "macro_precision": float(np.mean(by_class[0])),
+        "macro_recall": float(np.mean(by_class[1])),
+        "log_loss": _log_loss(scored),
+        "per_class": {
+            name: dict(
+                zip(
+                    ("precision", "recall", "f1", "support"),
+                    [*(float(part[index]) for part in by_class[:3]), int(by_class[3][index])],
+                    strict=True,
+                )
+            )
+            for index, name in enumerate(scored.classes)
+        },
+        "confusion": table(scored.labels, called, labels=list(names)).tolist(),
+    }
+
+
+def headline(scored: Scored, threshold: Threshold) -> dict[str, float]:
+    """The figures of classification_metrics that intervals are given for."""
+    called = decide(scored.probabilities, scored.multi_label, threshold)
+    return {
+        "accuracy": _accuracy(scored.labels, called),
+        "macro_f1": _macro_f1(scored, called),
+        "roc_auc": _mean(scored, _roc_auc),
+        "pr_auc": _mean(scored, _pr_auc),
+        "recall_at_1pct_fpr": _mean(scored, _recall_at_few_false_positives),
+        "brier": _brier(scored),
+        "ece": reliability(scored.probabilities, scored.labels).error,
+    }
+
+
+def _macro_f1(scored: Scored, called: np.ndarray) -> float:
+    names = range(len(scored.classes))
+    return float(f1_score(scored.labels, called, labels=names, average="macro", zero_division=0))
+
+
+def _accuracy(labels: np.ndarray, called: np.ndarray) -> float:
+    right = labels == called
+    return float(np.mean(right.all(axis=1) if right.ndim == 2 else right))
+
+
+def _mean(scored: Scored, metric: Any) -> float:
+    """Mean of a metric over the classes for which it is defined."""
+    values = [metric(ones, scores) for ones, scores in scored.columns if 0 < ones.sum() < len(ones)]
+    return float(np.mean(values)) if values else float("nan")
+
+
+def _roc_auc(ones: np.ndarray, scores: np.ndarray) -> float:
+    return float(roc_auc_score(ones, scores))
+
+
+def _pr_auc(ones: np.ndarray, scores: np.ndarray) -> float:
+    return float(average_precision_score(ones, scores))
+
+
+def _recall_at_few_false_positives(ones: np.ndarray, scores: np.ndarray) -> float:
+    false_positives, recall, _ = roc_curve(ones, scores, drop_intermediate=False)
+    return float(recall[false_positives <= FALSE_POSITIVES].max())
+
+
+def _brier(scored: Scored) -> float:
+    errors = [np.mean((scores - ones) ** 2) for ones, scores in scored.columns]
+    return float(np.mean(errors) if scored.multi_label else np.sum(errors))
+
+
+def _log_loss(scored: Scored) -> float:
+    given = scored.probabilities
+    if scored.multi_label:
+        given = np.where(scored.labels == 1, given, 1 - given)
+    else:
+        given = given[np.arange(len(given)), scored.labels]
+    return float(-np.mean(np.log(np.maximum(given, TINY))))

@@ -1,0 +1,192 @@
+"""The end of a run: calibrate, choose the threshold, measure, save the model, report."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from igla.data.split import PARTS, TEST, TRAIN, VALIDATION
+from igla.evaluate.baseline import DESCRIPTION, NAME, Baseline
+from igla.evaluate.calibration import fit_temperature, reliability
+from igla.evaluate.card import render_card
+from igla.evaluate.measurement import Measurement, differences, table_lines, verdict
+from igla.evaluate.metrics import Scored, choose_threshold
+from igla.evaluate.report import render_report
+from igla.infer.classifier import Classifier, DecisionRule
+from igla.infer.scoring import score
+from igla.model.encoder import SequenceClassifier
+from igla.recipe import Recipe
+from igla.sealed import write_durably, write_sealed
+from igla.train.environment import processor
+from igla.train.log import read_records
+from igla.train.setup import Setup
+from igla.train.state import load_weights
+
+MODEL, METRICS, REPORT = "model", "metrics.json", "report.html"
+# The baseline learns from at most so many rows, in which time it is ready in seconds.
+BASELINE_ROWS = 50_000
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a training leaves to its end.
+
+    content  of the config.json that the base came with
+    version  folder of the best version, at step `step`
+    """
+
+    folder: Path
+    recipe: Recipe
+    setup: Setup
+    model: SequenceClassifier
+    content: dict[str, Any]
+    version: Path
+    step: int
+
+
+def finish(run: Finished, say: Callable[[str], None]) -> None:
+    """Measure the best version in float32 and write model/, metrics.json and report.html."""
+    load_weights(run.model, run.version, averaged=run.recipe.optim.ema > 0)
+    run.model.encoder.compute_dtype = torch.float32
+    part = TEST if len(run.setup.rows(TEST)) else VALIDATION
+    validation_logits = _logits(run, VALIDATION)
+    logits = validation_logits if part == VALIDATION else _logits(run, part)
+    rule = _decision_rule(run, validation_logits)
+    uncalibrated = DecisionRule(rule.classes, rule.multi_label).probabilities(logits)
+    model = Measurement("igla", _scored(run, part, rule.probabilities(logits)), rule.threshold)
+    baseline = _baseline(run, say) if part == TEST else None
+    _tell(run, part, model, baseline, say)
+    labels = run.setup.dataset.labels.values[run.setup.rows(part)]
+    before = reliability(uncalibrated, labels)
+    say(
+        f"temperature {rule.temperature:.3f}: calibration error {before.error:.3f} before, "
+        f"{model.figures['ece']:.3f} after"
+    )
+    _save_model(run, rule, part, model, baseline)
+    content = {
+        "part": PARTS[part],
+        "step": run.step,
+        "temperature": rule.temperature,
+        "threshold": rule.threshold,
+        "ece_before_temperature": before.error,
+        "model": model.as_json(),
+    }
+    if baseline is not None:
+        found = differences(model, baseline)
+        content["baseline"] = {"is": DESCRIPTION} | baseline.as_json()
+        content["difference"] = {name: vars(one) for name, one in found.items()}
+    write_durably(run.folder / METRICS, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    rows = run.setup.rows(part)
+    page = render_report(
+        name=run.folder.name,
+        part=PARTS[part],
+        model=model,
+        baseline=baseline,
+        uncalibrated=before,
+        calibrated=reliability(model.scored.probabilities, labels),
+        texts=run.setup.dataset.texts(rows),
+        lengths=run.setup.store.lengths[rows],
+        records=read_records(run.folder),
+        decisions=[decision.said for decision in run.setup.decisions],
+        facts=_facts(run, rule),
+        recipe=run.recipe.to_yaml(),
+    )
+    write_durably(run.folder / REPORT, page)
+    say(f"report: {run.folder / REPORT}")
+    say(f"model:  {run.folder / MODEL}")
+
+
+def _logits(run: Finished, part: int) -> np.ndarray:
+    rows, store = run.setup.rows(part), run.setup.store
+    device = next(run.model.parameters()).device
+    return score(run.model, store.lengths[rows], lambda of: store.batch(rows[of]), device)
+
+
+def _scored(run: Finished, part: int, probabilities: np.ndarray) -> Scored:
+    labels = run.setup.dataset.labels
+    return Scored(
+        labels.classes, labels.values[run.setup.rows(part)], probabilities, labels.multi_label
+    )
+
+
+def _decision_rule(run: Finished, logits: np.ndarray) -> DecisionRule:
+    """Temperature and threshold, both from the validation part alone."""
+    labels = run.setup.dataset.labels
+    temperature = fit_temperature(logits, labels.values[run.setup.rows(VALIDATION)])
+    rule = DecisionRule(labels.classes, labels.multi_label, temperature)
+    threshold = choose_threshold(_scored(run, VALIDATION, rule.probabilities(logits)))
+    return DecisionRule(labels.classes, labels.multi_label, temperature, threshold)
+
+
+def _baseline(run: Finished, say: Callable[[str], None]) -> Measurement:
+    dataset = run.setup.dataset
+    rows = run.setup.rows(TRAIN)
+    if len(rows) > BASELINE_ROWS:
+        say(f"the baseline learns from {BASELINE_ROWS:,} of the {len(rows):,} rows")
+        rows = np.sort(np.random.default_rng(0).choice(rows, BASELINE_ROWS, replace=False))
+    trained = Baseline(dataset.texts(rows), dataset.labels.values[rows], dataset.weights[rows])
+    on_validation, on_test = (
+        _scored(run, part, trained.probabilities(dataset.texts(run.setup.rows(part))))
+        for part in (VALIDATION, TEST)
+    )
+    return Measurement(NAME, on_test, choose_threshold(on_validation))
+
+
+def _tell(
+    run: Finished,
+    part: int,
+    model: Measurement,
+    baseline: Measurement | None,
+    say: Callable[[str], None],
+) -> None:
+    rows = len(run.setup.rows(part))
+    say(f"{PARTS[part]} part, {rows:,} rows, step {run.step} [95 % intervals]:")
+    for line in table_lines([model] if baseline is None else [model, baseline]):
+        say(f"  {line}")
+    if baseline is not None:
+        say(verdict(model, baseline))
+    if part == VALIDATION:
+        say("no rows were kept for a test: these are those that the threshold was chosen on")
+
+
+def _save_model(
+    run: Finished,
+    rule: DecisionRule,
+    part: int,
+    model: Measurement,
+    baseline: Measurement | None,
+) -> None:
+    card = render_card(
+        name=run.folder.name,
+        base=run.recipe.model.base,
+        part=PARTS[part],
+        model=model,
+        baseline=baseline,
+        temperature=rule.temperature,
+        max_length=run.setup.encoder.max_length,
+        decisions=[decision.said for decision in run.setup.decisions],
+    )
+    classifier = Classifier(run.model, run.setup.encoder, rule)
+
+    def write(folder: Path) -> None:
+        classifier.save(folder, run.content, run.folder / "tokenizer")
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+    write_sealed(run.folder / MODEL, write)
+
+
+def _facts(run: Finished, rule: DecisionRule) -> dict[str, str]:
+    parameters = sum(parameter.numel() for parameter in run.model.parameters())
+    recipe = run.recipe
+    return {
+        "model": f"{recipe.model.base or recipe.model.size}, {parameters / 1e6:.1f}M parameters",
+        "best step": f"{run.step}",
+        "temperature": f"{rule.temperature:.3f}",
+        "baseline": DESCRIPTION,
+        "precision": recipe.train.precision,
+        "processor": processor(),
+    }
