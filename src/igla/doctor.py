@@ -37,9 +37,9 @@ def findings() -> dict[str, str]:
         "memory": _memory(),
         "torch": torch.__version__,
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "float32 products": f"{measured.float32:.0f} GFLOP/s by default, "
+        "float32 products": f"{measured.float32:.0f} GFLOP/s a core by default, "
         f"{measured.float32_onednn:.0f} through oneDNN ({why}): {product} is chosen",
-        "bf16 products": f"{measured.bf16:.0f} GFLOP/s",
+        "bf16 products": f"{measured.bf16:.0f} GFLOP/s a core",
         "fp16": "never on a processor, where it is many times slower",
         "precision": f"{precision.name} on {device.type}: {precision.reason}",
         "C++ compiler": shutil.which("g++") or shutil.which("clang++") or "none",

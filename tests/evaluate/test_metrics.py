@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score
 
 from igla.evaluate.metrics import Scored, choose_threshold, classification_metrics, decide, headline
 
@@ -94,3 +94,33 @@ def test_no_other_cut_between_two_scores_has_a_higher_macro_f1(rows: list[tuple[
         called = scored.probabilities[:, 1] >= cut
         other = f1_score(scored.labels, called, average="macro", zero_division=0)
         assert found >= other - 1e-12
+
+
+def random_rows(rows: int, classes: int, *, multi_label: bool, seed: int) -> Scored:
+    random = np.random.default_rng(seed)
+    names = tuple("abcd"[:classes])
+    # Rounded, so that there are ties.
+    if multi_label:
+        labels = random.integers(0, 2, (rows, classes))
+        return Scored(names, labels, random.random((rows, classes)).round(1), True)
+    probabilities = random.dirichlet(np.ones(classes), rows).round(1)
+    return Scored(names, random.integers(0, classes, rows), probabilities, False)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("classes", "multi_label"), [(2, False), (3, False), (4, True)])
+def test_the_figures_from_one_curve_are_those_of_scikit_learn(
+    classes: int, multi_label: bool, seed: int
+) -> None:
+    scored = random_rows(60, classes, multi_label=multi_label, seed=seed)
+    found = headline(scored, choose_threshold(scored))
+    called = decide(scored.probabilities, multi_label, choose_threshold(scored))
+    curves = [
+        (roc_auc_score(ones, scores), average_precision_score(ones, scores))
+        for ones, scores in scored.columns
+    ]
+    assert found["accuracy"] == pytest.approx(accuracy_score(scored.labels, called), rel=1e-12)
+    assert found["macro_f1"] == pytest.approx(
+        f1_score(scored.labels, called, average="macro"), rel=1e-12
+    )
+    assert (found["roc_auc"], found["pr_auc"]) == pytest.approx(np.mean(curves, axis=0), rel=1e-12)

@@ -31,10 +31,10 @@ def interval(drawn: np.ndarray, value: float) -> Interval:
 
     The percentiles of the draws (Efron & Tibshirani 1993, section 13.3), less the bias that they
     show (section 10.2): without that the calibration error, which drawn rows only increase, would
-    lie below its own interval.
+    lie below its own interval. The value itself is always inside.
     """
     defined = drawn[np.isfinite(drawn)]
     if len(defined) == 0:
         return float("nan"), float("nan")
     low, high = np.percentile(defined, [TAIL, 100 - TAIL]) - (defined.mean() - value)
-    return float(low), float(high)
+    return float(min(low, value)), float(max(high, value))

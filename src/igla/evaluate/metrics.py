@@ -5,12 +5,9 @@ from typing import Any
 
 import numpy as np
 from sklearn.metrics import (
-    average_precision_score,
     confusion_matrix,
-    f1_score,
     multilabel_confusion_matrix,
     precision_recall_fscore_support,
-    roc_auc_score,
     roc_curve,
 )
 
@@ -133,46 +130,54 @@ def classification_metrics(scored: Scored, threshold: Threshold) -> dict[str, An
 
 
 def headline(scored: Scored, threshold: Threshold) -> dict[str, float]:
-    """The figures of classification_metrics that intervals are given for."""
+    """The figures of classification_metrics that intervals are given for.
+
+    They are scikit-learn's, but all from one curve and one count, since bootstrapping asks for them
+    thousands of times (a test holds them against scikit-learn's own).
+    """
     called = decide(scored.probabilities, scored.multi_label, threshold)
+    right = scored.labels == called
     return {
-        "accuracy": _accuracy(scored.labels, called),
+        "accuracy": float(np.mean(right.all(axis=1) if scored.multi_label else right)),
         "macro_f1": _macro_f1(scored, called),
-        "roc_auc": _mean(scored, _roc_auc),
-        "pr_auc": _mean(scored, _pr_auc),
-        "recall_at_1pct_fpr": _mean(scored, _recall_at_few_false_positives),
+        **_ranking(scored),
         "brier": _brier(scored),
         "ece": reliability(scored.probabilities, scored.labels).error,
     }
 
 
 def _macro_f1(scored: Scored, called: np.ndarray) -> float:
-    names = range(len(scored.classes))
-    return float(f1_score(scored.labels, called, labels=names, average="macro", zero_division=0))
+    """Mean over the classes of 2·hits / (true + called); 0 for a class that neither has."""
+    labels, count = scored.labels, len(scored.classes)
+    if scored.multi_label:
+        hits, both = (labels & called).sum(axis=0), labels.sum(axis=0) + called.sum(axis=0)
+    else:
+        hits = np.bincount(labels[labels == called], minlength=count)
+        both = np.bincount(labels, minlength=count) + np.bincount(called, minlength=count)
+    return float(np.mean(2 * hits / np.maximum(both, 1)))
 
 
-def _accuracy(labels: np.ndarray, called: np.ndarray) -> float:
-    right = labels == called
-    return float(np.mean(right.all(axis=1) if right.ndim == 2 else right))
-
-
-def _mean(scored: Scored, metric: Any) -> float:
-    """Mean of a metric over the classes for which it is defined."""
-    values = [metric(ones, scores) for ones, scores in scored.columns if 0 < ones.sum() < len(ones)]
-    return float(np.mean(values)) if values else float("nan")
-
-
-def _roc_auc(ones: np.ndarray, scores: np.ndarray) -> float:
-    return float(roc_auc_score(ones, scores))
-
-
-def _pr_auc(ones: np.ndarray, scores: np.ndarray) -> float:
-    return float(average_precision_score(ones, scores))
-
-
-def _recall_at_few_false_positives(ones: np.ndarray, scores: np.ndarray) -> float:
-    false_positives, recall, _ = roc_curve(ones, scores, drop_intermediate=False)
-    return float(recall[false_positives <= FALSE_POSITIVES].max())
+def _ranking(scored: Scored) -> dict[str, float]:
+    """ROC-AUC, average precision and recall at few false positives, each averaged over the
+    questions for which it is defined."""
+    found = []
+    for ones, scores in scored.columns:
+        positives = int(ones.sum())
+        negatives = len(ones) - positives
+        if positives == 0 or negatives == 0:
+            continue
+        false_rate, recall, _ = roc_curve(ones, scores, drop_intermediate=False)
+        true, false = recall[1:] * positives, false_rate[1:] * negatives
+        found.append(
+            (
+                np.trapezoid(recall, false_rate),
+                np.sum(np.diff(recall) * true / (true + false)),
+                recall[false_rate <= FALSE_POSITIVES].max(),
+            )
+        )
+    means = np.mean(found, axis=0) if found else np.full(3, np.nan)
+    names = ("roc_auc", "pr_auc", "recall_at_1pct_fpr")
+    return dict(zip(names, means.tolist(), strict=True))
 
 
 def _brier(scored: Scored) -> float:

@@ -1,32 +1,47 @@
 """What a run ran on."""
 
-import json
 import os
 import platform
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
 _LIBRARIES = ("igla", "torch", "numpy", "tokenizers", "safetensors", "pyarrow", "scikit-learn")
 
 
-def environment() -> str:
-    """Versions, processor, threads and git commit, as JSON."""
-    content = {
+# A run that goes on where one of these has changed is not bit for bit the uninterrupted one.
+_BINDING = ("torch", "processor", "threads")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, processor, threads and git commit."""
+    return {
         "python": platform.python_version(),
         **{name: version(name) for name in _LIBRARIES},
         "platform": platform.platform(),
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "float32_products": torch.get_float32_matmul_precision(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "git_commit": _git_commit(),
         "command": " ".join(sys.argv),
     }
-    return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+
+
+def changes(former: dict[str, Any]) -> list[str]:
+    """A line on each thing that makes a resumed run's last bits differ from the former's."""
+    now = environment()
+    return [
+        f"WARNING: {name} was {former[name]} when the run began and is {now[name]} now: "
+        "what follows will not be bit for bit the uninterrupted run"
+        for name in _BINDING
+        if former[name] != now[name]
+    ]
 
 
 def processor() -> str:

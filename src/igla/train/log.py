@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -25,12 +26,12 @@ class MetricsLog:
         self.path = folder / LOG
         self._board = _tensorboard_writer(folder / "tensorboard") if tensorboard else None
 
-    def start_at(self, step: int) -> None:
-        """Keep the steps up to `step`, and the evaluations before it."""
+    def start_at(self, step: int, evaluated: Collection[int]) -> None:
+        """Keep the steps up to `step`, and the evaluations at the steps `evaluated`."""
         kept = [
             record
             for record in read_records(self.path.parent)
-            if record["step"] < step or (record["kind"] == "step" and record["step"] == step)
+            if (record["step"] <= step if record["kind"] == "step" else record["step"] in evaluated)
         ]
         write_durably(self.path, "".join(_line(record) for record in kept))
         self._file = self.path.open("a", encoding="utf-8")

@@ -22,7 +22,9 @@ TYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16
 
 @dataclass(frozen=True)
 class Probe:
-    """Measured rates of matrix products on this processor, in GFLOP/s.
+    """Measured rates of matrix products on one core of this processor, in GFLOP/s.
+
+    Of one core, since threads that wait for each other make every rate alike on a busy machine.
 
     float32         torch's default library
     float32_onednn  what set_float32_matmul_precision("medium") turns to
@@ -60,17 +62,23 @@ class Precision:
 @cache
 def probe() -> Probe:
     """Measure the processor's matrix products; takes about 0.2 s the first time."""
-    before = torch.get_float32_matmul_precision()
+    before, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
+    torch.set_num_threads(1)
     torch.set_float32_matmul_precision("highest")
     float32 = _rate(torch.float32)
     torch.set_float32_matmul_precision("medium")
     float32_onednn, error = _rate(torch.float32), _product_error()
+    bf16 = _rate(torch.bfloat16)
     torch.set_float32_matmul_precision(before)
-    return Probe(float32, float32_onednn, error, _rate(torch.bfloat16))
+    torch.set_num_threads(threads)
+    return Probe(float32, float32_onednn, error, bf16)
 
 
-def choose_precision(asked: str, device: torch.device) -> Precision:
+def choose_precision(asked: str, device: torch.device, library: str | None = None) -> Precision:
     """Settle `auto`, refuse what the device cannot do well, and set torch's product library.
+
+    library  what an interrupted run had chosen (torch.get_float32_matmul_precision), since another
+             one's products differ in their last bits; None: by measurement
 
     Raises UserError for fp16 on a processor, where it is two orders of magnitude slower.
     """
@@ -78,12 +86,14 @@ def choose_precision(asked: str, device: torch.device) -> Precision:
         return _on_cuda(asked)
     if asked == "fp16":
         raise UserError("train.precision=fp16 is not for processors; use auto, bf16 or float32.")
+    if library is not None and asked != "auto":
+        torch.set_float32_matmul_precision(library)
+        return Precision(asked, "as the run began")
     measured = probe()
-    if measured.onednn_is_better:
-        torch.set_float32_matmul_precision("medium")
+    torch.set_float32_matmul_precision("medium" if measured.onednn_is_better else "highest")
     if asked != "auto":
         return Precision(asked, "asked for")
-    rates = f"bf16 products {measured.bf16:.0f} GFLOP/s, float32 {_best_float32(measured):.0f}"
+    rates = f"{measured.bf16:.0f} GFLOP/s a core, float32 {_best_float32(measured):.0f}"
     return Precision("bf16" if measured.bf16_is_better else "float32", rates)
 
 

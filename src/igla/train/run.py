@@ -6,6 +6,7 @@ metrics.json and report.html.
 """
 
 import fcntl
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 
 from igla.data.plan import DataPlan
@@ -24,16 +26,17 @@ from igla.evaluate.metrics import Scored, choose_threshold, classification_metri
 from igla.infer.classifier import DecisionRule
 from igla.infer.scoring import score
 from igla.model.encoder import SequenceClassifier, layer_of
+from igla.model.folder import read_json
 from igla.objective.classify import Classify, classification
 from igla.optim import Ema, build_optimizer, learning_rate_factor
 from igla.recipe import Recipe, load_recipe
 from igla.sealed import write_durably
-from igla.train.environment import environment
+from igla.train.environment import changes, environment
 from igla.train.finish import Finished, finish
 from igla.train.interrupt import Interrupts
 from igla.train.log import MetricsLog
 from igla.train.loop import LoopSettings, fit
-from igla.train.precision import choose_device, choose_precision
+from igla.train.precision import Precision, choose_device, choose_precision
 from igla.train.progress import TrainingProgress
 from igla.train.resolve import resolve, total_steps
 from igla.train.scaling import LossScale
@@ -41,7 +44,7 @@ from igla.train.setup import Say, Setup, build_model, set_up
 from igla.train.state import TrainState
 from igla.train.version import Versions
 
-RECIPE = "recipe.yaml"
+RECIPE, ENVIRONMENT = "recipe.yaml", "environment.json"
 # What the best version is chosen by, on the validation part: it depends on no threshold.
 BEST_BY = "pr_auc"
 
@@ -135,7 +138,7 @@ def train(
     Raises UserError for whatever the user can mend; versions already saved stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder), (folder / "train.log").open("a", encoding="utf-8") as log:
+    with locked(folder), (folder / "train.log").open("a", encoding="utf-8") as log:
         say = partial(_say, console, log)
         run = _start(recipe, folder, console, say, tensorboard=tensorboard, fast=fast)
         with run.log:
@@ -167,7 +170,7 @@ def _start(
 ) -> Run:
     write_durably(folder / RECIPE, recipe.to_yaml())
     device = choose_device(recipe.train.device)
-    precision = choose_precision(recipe.train.precision, device)
+    precision = _precision(recipe, folder, device, say)
     setup = set_up(recipe, folder, say)
     if fast:
         setup = setup.shrunk(2 * recipe.train.batch_size)
@@ -177,7 +180,6 @@ def _start(
     for line in said:
         say(line)
     write_durably(folder / RECIPE, recipe.to_yaml())
-    write_durably(folder / "environment.json", environment())
     model, content = build_model(recipe, setup, say)
     model.encoder.compute_dtype = precision.dtype
     model.encoder.checkpoint_activations = recipe.train.activation_checkpointing
@@ -216,7 +218,7 @@ def _start(
         state.load(newest)
         say(f"resuming from {newest.name} of {steps} steps")
     log = MetricsLog(folder, tensorboard=tensorboard)
-    log.start_at(state.step)
+    log.start_at(state.step, {record["step"] for record in state.evaluations})
     labels = setup.dataset.labels
     return Run(
         folder=folder,
@@ -234,6 +236,19 @@ def _start(
         say=say,
         last_save=time.monotonic(),
     )
+
+
+def _precision(recipe: Recipe, folder: Path, device: torch.device, say: Say) -> Precision:
+    """The precision, in the surroundings that the run began in as far as they are still there."""
+    noted = folder / ENVIRONMENT
+    if not noted.is_file():
+        precision = choose_precision(recipe.train.precision, device)
+        write_durably(noted, json.dumps(environment(), ensure_ascii=False, indent=1) + "\n")
+        return precision
+    former = read_json(noted)
+    for line in changes(former):
+        say(line)
+    return choose_precision(recipe.train.precision, device, former["float32_products"])
 
 
 def _steps(run: Run) -> bool:
@@ -311,7 +326,8 @@ def _logits(run: Run, rows: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """The run for this process alone; UserError when another one has it."""
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
