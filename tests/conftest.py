@@ -1,6 +1,11 @@
 """What all tests share."""
 
 import os
+
+# Tiny products gain nothing from threads, and where tests share a processor with other work they
+# lose much; set before torch is imported, and for the processes that tests start as well.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 from pathlib import Path
 
 import pytest

@@ -128,6 +128,18 @@ def train(
         command.new_run(recipe, output, tensorboard=tensorboard)
 
 
+@app.command()
+def demo(
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Run folder; runs/NAME if not given.")
+    ] = None,
+) -> None:
+    """Train on the sample that comes with igla: 480 comments, some two minutes."""
+    from igla.train import command
+
+    command.demo(output)
+
+
 @app.command(
     epilog="""
     Examples:\n

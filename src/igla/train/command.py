@@ -4,10 +4,11 @@ import shutil
 import sys
 import tempfile
 import time
+from importlib.resources import as_file, files
 from pathlib import Path
 
 from igla.errors import UserError
-from igla.recipe import Recipe
+from igla.recipe import Recipe, load_recipe
 from igla.terminal import plain_console
 from igla.train.log import LOG
 from igla.train.run import RECIPE, Outcome, latest_run, resume, train
@@ -35,6 +36,21 @@ def new_run(recipe: Recipe, output: Path | None, *, tensorboard: bool) -> None:
             shutil.rmtree(folder)
         raise
     _close(outcome)
+
+
+def demo(output: Path | None) -> None:
+    """Train on the sample that comes with the package."""
+    sample = files("igla.data") / "sample" / "comments_ru.csv"
+    with as_file(sample) as path:
+        plain_console().print(
+            "This trains on a sample: 480 short comments, written for igla. It shows what a run\n"
+            "does, not what igla can reach; for that it takes some thousand rows of your own."
+        )
+        # A larger test part than usual, since a tenth of so few rows tells next to nothing.
+        recipe = load_recipe(None).replace(data__source=str(path), data__test_share=0.2)
+        new_run(recipe, output, tensorboard=False)
+    folder = output or latest_run(RUNS)
+    plain_console().print(f'try it: igla predict {folder} "ну ты и умник" "спасибо, помогло"')
 
 
 def resume_run(name: str | None, *, tensorboard: bool) -> None:
