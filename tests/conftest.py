@@ -6,12 +6,43 @@ import os
 # lose much; set before torch is imported, and for the processes that tests start as well.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from igla.recipe import Recipe, load_recipe
+from igla.terminal import plain_console
+from igla.train.run import train
+
 # Two tests' caches must not meet, and the user's must not be touched.
 SHARED = Path(__file__).parent / "../../shared/data"
+
+
+# A training that takes a second: 96 rows that a one-layer model can learn, in float32.
+KIND = "добрый милый славный хороший приятный умный".split()
+RUDE = "глупый злой гадкий плохой мерзкий тупой".split()
+NOUNS = "дом человек день разговор город ответ вопрос путь".split()
+
+SMALL = (
+    "model.size=tiny model.layers=1 model.hidden_size=32 model.intermediate_size=64 "
+    "train.batch_size=16 train.precision=float32 train.steps=6 optim.learning_rate=3e-3"
+).split()
+
+
+def write_rows(path: Path, rows: int, rude_share: float = 0.5) -> Path:
+    """Comments that are rude by their adjectives."""
+    chance = random.Random(0)
+    lines = ["text,label"]
+    for index in range(rows):
+        rude = (index * rude_share) % 1 + rude_share >= 1
+        words = [chance.choice(RUDE if rude else KIND), chance.choice(NOUNS)]
+        words += [chance.choice(NOUNS) for _ in range(chance.randint(0, 9))]
+        chance.shuffle(words)
+        lines.append(f"{' '.join(words)} {index},{'rude' if rude else 'kind'}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -27,3 +58,23 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the real data (../shared/data) are not on this machine")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rows(tmp_path_factory.mktemp("rows") / "rows.csv", 96)
+
+
+@pytest.fixture
+def small(rows: Path) -> Callable[..., Recipe]:
+    """The small recipe with some settings changed."""
+    return lambda *changes: load_recipe(None, [f"data.source={rows}", *SMALL, *changes])
+
+
+@pytest.fixture(scope="session")
+def trained(rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small run that has learned its rows."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    recipe = load_recipe(None, [f"data.source={rows}", *SMALL, "train.steps=60"])
+    train(recipe, folder, plain_console(quiet=True))
+    return folder

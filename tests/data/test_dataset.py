@@ -151,8 +151,8 @@ def test_missing_texts_and_labels_are_refused_or_counted(tmp_path: Path) -> None
     ("rows", "expected"),
     [
         ([("a", "1"), ("b", "1"), ("c", "1")], "all rows carry the one label '1'"),
-        ([*plain_rows(20), ("x", "odd")], "row 21: the label 'odd' occurs only once"),
-        ([*plain_rows(20), ("x", "9"), ("y", "9")], "row 21: the label '9' occurs only twice"),
+        ([*plain_rows(20), ("x", "odd")], "21: the label 'odd' in column 'label' occurs only once"),
+        ([*plain_rows(20), ("x", "9"), ("y", "9")], "'9' in column 'label' occurs only twice"),
         ([*plain_rows(20), ("x", "0.37")], "row 21: the label 0.37 in 'label' is a fraction"),
         ([(f"t{i}", f"label {i}") for i in range(1001)], "1001 different values"),
     ],
@@ -173,7 +173,7 @@ def test_rare_labels_may_be_left_out(tmp_path: Path) -> None:
 def test_a_label_that_only_the_test_file_has_is_refused(tmp_path: Path) -> None:
     source = write(tmp_path / "train.csv", plain_rows(60))
     test = write(tmp_path / "test.csv", [("new", "7")])
-    assert "test.csv, row 1: the label '7' occurs never" in refusal(
+    assert "test.csv, row 1: the label '7' in column 'label' occurs never" in refusal(
         DataRecipe(source=source, test=test)
     )
 

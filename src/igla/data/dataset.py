@@ -86,7 +86,8 @@ def load_dataset(recipe: DataRecipe, seed: int) -> Dataset:
     labels = _joined_labels(tables, columns)
     parts = _given_parts(tables, given)
     keys = np.concatenate([table.keys for table in tables])
-    selection = Selection(recipe, tables, labels, keys, parts, decisions)
+    column = ", ".join(columns.labels)
+    selection = Selection(recipe, tables, labels, column, keys, parts, decisions)
     selection.apply(seed)
     # Not the names of the files: the same bytes under another name are the same data.
     settings = recipe.model_dump_json(exclude={"source", "validation", "test"})

@@ -26,12 +26,14 @@ class Decision:
 class Selection:
     """Takes what cannot be used out of `parts`, splits the rest, and notes it all in `decisions`.
 
-    parts  [N] the part that each row's file stands for; changed in place
+    column  name of the label column
+    parts   [N] the part that each row's file stands for; changed in place
     """
 
     recipe: DataRecipe
     tables: list[Rows]
     labels: Labels
+    column: str
     keys: np.ndarray
     parts: np.ndarray
     decisions: list[Decision]
@@ -103,8 +105,9 @@ class Selection:
         if self.recipe.rare == "refuse":
             times = ("never", "only once", "only twice")[texts]
             raise UserError(
-                f"{self._place(int(rows[0]))}: the label '{name}' occurs {times} among the rows to "
-                "train on; add rows, or leave it out with data.rare=drop."
+                f"{self._place(int(rows[0]))}: the label '{name}' in column '{self.column}' occurs "
+                f"{times} among the rows to train on; add rows, leave it out with data.rare=drop, "
+                "or choose another --label-column."
             )
         self.parts[rows] = UNUSED
         self._note("rare", len(rows), f"dropped: {len(rows)} rows of rare label '{name}'")
