@@ -31,7 +31,7 @@ SMALL = (
 ).split()
 
 
-def write_rows(path: Path, rows: int, rude_share: float = 0.5) -> Path:
+def _write_rows(path: Path, rows: int, rude_share: float = 0.5) -> Path:
     """Comments that are rude by their adjectives."""
     chance = random.Random(0)
     lines = ["text,label"]
@@ -61,8 +61,14 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def write_rows() -> Callable[..., Path]:
+    """Writes so many comments that are rude by their adjectives."""
+    return _write_rows
+
+
+@pytest.fixture(scope="session")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_rows(tmp_path_factory.mktemp("rows") / "rows.csv", 96)
+    return _write_rows(tmp_path_factory.mktemp("rows") / "rows.csv", 96)
 
 
 @pytest.fixture

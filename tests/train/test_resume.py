@@ -128,7 +128,7 @@ def test_resuming_a_finished_run_changes_nothing(whole: Path) -> None:
 
 def test_only_the_last_versions_and_the_best_are_kept(whole: Path) -> None:
     kept = sorted(path.name for path in (whole / "versions").iterdir())
-    best = max(evaluations(whole), key=lambda record: record["pr_auc"])["step"]
+    best = min(evaluations(whole), key=lambda record: record["calibrated_loss"])["step"]
     assert kept == sorted({"step-000005", "step-000006", f"step-{int(best):06d}"})
 
 

@@ -114,7 +114,7 @@ def classification_metrics(scored: Scored, threshold: Threshold) -> dict[str, An
         **headline(scored, threshold),
         "macro_precision": float(np.mean(by_class[0])),
         "macro_recall": float(np.mean(by_class[1])),
-        "log_loss": _log_loss(scored),
+        "log_loss": log_loss(scored),
         "per_class": {
             name: dict(
                 zip(
@@ -185,7 +185,8 @@ def _brier(scored: Scored) -> float:
     return float(np.mean(errors) if scored.multi_label else np.sum(errors))
 
 
-def _log_loss(scored: Scored) -> float:
+def log_loss(scored: Scored) -> float:
+    """Mean of −log p of the true class; of several labels a row, of each yes or no."""
     given = scored.probabilities
     if scored.multi_label:
         given = np.where(scored.labels == 1, given, 1 - given)

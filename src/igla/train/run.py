@@ -22,8 +22,8 @@ from rich.console import Console
 from igla.data.plan import DataPlan
 from igla.data.split import TRAIN, VALIDATION
 from igla.errors import UserError
-from igla.evaluate.metrics import Scored, choose_threshold, classification_metrics
-from igla.infer.classifier import DecisionRule
+from igla.evaluate.calibration import apply_temperature, fit_temperature
+from igla.evaluate.metrics import Scored, choose_threshold, headline, log_loss
 from igla.infer.scoring import score
 from igla.model.encoder import SequenceClassifier, layer_of
 from igla.model.folder import read_json
@@ -45,8 +45,10 @@ from igla.train.state import TrainState
 from igla.train.version import Versions
 
 RECIPE, ENVIRONMENT = "recipe.yaml", "environment.json"
-# What the best version is chosen by, on the validation part: it depends on no threshold.
-BEST_BY = "pr_auc"
+# What the best version is chosen by, on the validation part: the lowest loss at the temperature
+# that suits it, since overconfidence is mended at the end of the run anyhow. It depends on no
+# threshold, and unlike a ranking it sees whether the classes' scores can be compared.
+BEST_BY = "calibrated_loss"
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def best_step(state: TrainState) -> int | None:
     """The step of the best validation so far, the earlier of equals."""
     if not state.evaluations:
         return None
-    return int(max(state.evaluations, key=lambda record: record[BEST_BY])["step"])
+    return int(min(state.evaluations, key=lambda record: record[BEST_BY])["step"])
 
 
 def train(
@@ -300,20 +302,24 @@ def _evaluate(run: Run) -> None:
         with run.state.ema.swapped(model):
             logits = _logits(run, rows)
     labels = run.setup.dataset.labels
-    rule = DecisionRule(labels.classes, labels.multi_label)
-    scored = Scored(
-        labels.classes, labels.values[rows], rule.probabilities(logits), labels.multi_label
+    targets, multi_label = labels.values[rows], labels.multi_label
+    temperature = fit_temperature(logits, targets)
+    raw, calibrated = (
+        Scored(labels.classes, targets, apply_temperature(logits, degree, multi_label), multi_label)
+        for degree in (1.0, temperature)
     )
-    metrics = classification_metrics(scored, choose_threshold(scored))
+    figures = headline(calibrated, choose_threshold(calibrated))
     record = {
         "step": run.state.step,
-        "validation_loss": metrics["log_loss"],
-        **{name: metrics[name] for name in ("accuracy", "macro_f1", "roc_auc", "pr_auc")},
+        "validation_loss": log_loss(raw),
+        BEST_BY: log_loss(calibrated),
+        **{name: figures[name] for name in ("accuracy", "macro_f1", "roc_auc", "pr_auc")},
     }
     run.state.evaluations.append(record)
     run.log.evaluation(record)
     run.say(
-        f"step {run.state.step}: validation loss {record['validation_loss']:.4f}, "
+        f"step {run.state.step}: validation loss {record['validation_loss']:.4f} "
+        f"({record[BEST_BY]:.4f} calibrated), "
         f"macro-F1 {record['macro_f1']:.4f}, PR-AUC {record['pr_auc']:.4f}"
     )
 
