@@ -70,7 +70,8 @@ class ModelRecipe(Section):
         None, description="Local folder or Hub name of a pretrained base; none: from scratch."
     )
     size: str = Field(
-        "minilm-l6-h384", description="Named shape of a model from scratch (igla model list)."
+        "minilm-l6-h384",
+        description="Shape from scratch: tiny, mini, minilm-l6-h384, minilm-l12-h384 or base.",
     )
     hidden_size: Count | None = Field(None, description="Width, in place of the named shape's.")
     layers: Count | None = Field(None, description="Depth, in place of the named shape's.")
