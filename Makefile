@@ -30,3 +30,8 @@ test: lint
 
 clean:
 	rm -rf .venv build dist
+
+# The reference of all settings, from the recipe itself; a test holds it to that.
+docs: .venv/installed
+	{ printf '# Recipe\n\nAll settings with their defaults, as `igla recipe show` prints them.\n\n```yaml\n'; \
+	  $(BIN)/igla recipe show; printf '```\n'; } > docs/recipe.md

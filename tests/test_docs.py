@@ -1,0 +1,90 @@
+"""The documentation is true: its commands run, its code runs, its references hold."""
+
+import csv
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from igla.cli import main
+from igla.recipe import Recipe, field_names, load_recipe
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+# What stands in a console block, but is not igla's.
+NOT_OURS = ("make", "cp", "git", "python benchmarks", "pip")
+
+
+@pytest.fixture
+def user_folder(rows: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a reader of the docs would stand, with the file that they speak of."""
+    shutil.copy(rows, tmp_path / "comments.csv")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def commands(page: str) -> list[str]:
+    lines = [line for block in blocks(page, "console") for line in block.splitlines()]
+    return [line[2:] for line in lines if line.startswith("$ ")]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
+def test_every_command_of_a_page_runs(
+    page: str, user_folder: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = [command for command in commands(page) if not command.startswith(NOT_OURS)]
+    if not any("train" in command for command in ours):
+        shutil.copytree(trained, user_folder / "runs" / "first")
+    for command in ours:
+        words = [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', command.split("#")[0])]
+        assert words[0] in ("igla", ".venv/bin/igla"), command
+        monkeypatch.setattr(sys, "argv", words)
+        status: object = 0
+        try:
+            main()
+        except SystemExit as ended:
+            status = ended.code
+        assert not status, command
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+def test_the_code_of_a_page_runs(page: str, user_folder: Path, trained: Path) -> None:
+    shutil.copytree(trained, user_folder / "runs" / "first")
+    with (user_folder / "comments.csv").open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    names = {"texts": [row["text"] for row in table], "labels": [row["label"] for row in table]}
+    for block in blocks(page, "python"):
+        exec(compile(block, page, "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        if "://" not in target:
+            assert ((ROOT / page).parent / target).exists(), target
+
+
+def test_the_reference_of_the_recipe_is_what_the_recipe_says() -> None:
+    assert blocks("docs/recipe.md", "yaml") == [Recipe().to_yaml(documented=True)]
+
+
+def test_every_setting_that_the_docs_name_is_one() -> None:
+    sections = "|".join(Recipe.model_fields)
+    known = set(field_names())
+    for page in PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for name in re.findall(rf"`((?:{sections})\.[a-z_]+)(?:=[^`]*)?`", text):
+            assert name in known or name.endswith(".json"), f"{page}: {name}"
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.name)
+def test_every_recipe_is_valid(recipe: Path) -> None:
+    assert load_recipe(recipe) != Recipe()
