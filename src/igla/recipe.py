@@ -97,7 +97,7 @@ class ObjectiveRecipe(Section):
 class OptimRecipe(Section):
     optimizer: Literal["adamw", "adam", "sgd", "lion"] = Field("adamw", description="Update rule.")
     learning_rate: Positive | Literal["auto"] = Field(
-        "auto", description="Peak rate; auto: 2e-5 on a pretrained base, 3e-4 from scratch."
+        "auto", description="Peak rate; auto: 2e-5 on a pretrained base, 2e-4 from scratch."
     )
     schedule: Literal["cosine", "linear", "constant", "cosine_restarts", "wsd"] = Field(
         "cosine", description="Course of the learning rate after the warmup."

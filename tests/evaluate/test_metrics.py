@@ -80,7 +80,7 @@ def test_equal_scores_leave_the_threshold_at_a_half() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20)), min_size=2, max_size=30).filter(
+    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20)), min_size=2, max_size=24).filter(
         lambda rows: len({label for label, _ in rows}) == 2 and len({s for _, s in rows}) > 1
     )
 )
