@@ -14,7 +14,7 @@ from igla.recipe import Recipe, field_names, load_recipe
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 # What stands in a console block, but is not igla's.
-NOT_OURS = ("make", "cp", "git", "python benchmarks", "pip")
+NOT_OURS = (". .venv/bin/activate", "make", "cp", "git", "python benchmarks", "pip")
 
 
 @pytest.fixture

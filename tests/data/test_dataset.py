@@ -188,3 +188,10 @@ def test_weights_are_read_and_checked(tmp_path: Path) -> None:
     assert "row 41: the weight in 'weight'" in refusal(
         DataRecipe(source=wrong, weight_column="weight")
     )
+
+
+def test_a_column_of_lists_is_no_text(tmp_path: Path) -> None:
+    rows = [json.dumps({"text": ["a", "b"], "label": index % 2}) for index in range(9)]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    with pytest.raises(UserError, match="Column 'text' holds list.*not text"):
+        load_dataset(DataRecipe(source=str(tmp_path / "a.jsonl")), seed=1)

@@ -13,7 +13,17 @@ TEXT_NAMES = (
     *("текст", "комментарий", "сообщение", "отзыв", "предложение", "пост"),
 )
 LABEL_NAMES = (
-    *("label", "labels", "toxic", "target", "class", "category", "sentiment", "is_toxic"),
+    *(
+        "label",
+        "labels",
+        "toxic",
+        "target",
+        "class",
+        "category",
+        "sentiment",
+        "is_toxic",
+        "acceptable",
+    ),
     *("toxicity", "y", "intent", "topic"),
     *("метка", "метки", "класс", "категория", "токсичность", "тональность", "тема"),
 )

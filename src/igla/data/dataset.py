@@ -77,6 +77,7 @@ def load_dataset(recipe: DataRecipe, seed: int) -> Dataset:
             labels_required=True,
             where=where,
         )
+        decisions += [Decision("source", 0, line) for line in source.said]
         if columns is None:
             columns = chosen
             decisions.append(Decision("columns", 0, chosen.said))

@@ -6,7 +6,7 @@ row numbers take some 40 bytes a row.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,13 +97,13 @@ def _convert(source: Source, columns: Columns, weight_column: str | None, folder
     with pa.ipc.new_file(str(folder / "rows.arrow"), _SCHEMA) as writer:
         for chunk in source.chunks():
             count = chunk.table.num_rows
-            texts = as_strings(chunk.table.column(columns.text))
+            texts = as_strings(chunk.table.column(columns.text), columns.text)
             numbers = np.arange(chunk.first_row, chunk.first_row + count)
             files = np.full(count, order[chunk.file], dtype=np.int32)
             writer.write_batch(pa.record_batch([texts, files, numbers], schema=_SCHEMA))
             keys.append(_keys(texts))
             columns_of_codes = [
-                _codes(chunk.table.column(name), known)
+                _codes(as_strings(chunk.table.column(name), name), known)
                 for name, known in zip(columns.labels, spellings, strict=True)
             ]
             codes.append(np.array(columns_of_codes, dtype=np.int32).reshape(-1, count).T)
@@ -115,9 +115,17 @@ def _convert(source: Source, columns: Columns, weight_column: str | None, folder
     (folder / "spellings.json").write_text(text, encoding="utf-8")
 
 
-def as_strings(column: pa.Array) -> pa.Array:
-    """A column of any type as strings; numbers and booleans are spelt as Arrow spells them."""
-    return column.cast(pa.large_string())
+def as_strings(column: pa.Array, name: str) -> pa.Array:
+    """A column as strings; numbers and booleans are spelt as Arrow spells them.
+
+    Raises UserError for lists and structures.
+    """
+    try:
+        return column.cast(pa.large_string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        raise UserError(
+            f"Column '{name}' holds {column.type}, not text or labels; choose another one."
+        ) from None
 
 
 def _keys(texts: pa.Array) -> np.ndarray:
@@ -127,8 +135,8 @@ def _keys(texts: pa.Array) -> np.ndarray:
     )
 
 
-def _codes(column: pa.Array, known: dict[str, int]) -> np.ndarray:
-    encoded = pc.dictionary_encode(pc.utf8_trim_whitespace(as_strings(column)))
+def _codes(values: pa.Array, known: dict[str, int]) -> np.ndarray:
+    encoded = pc.dictionary_encode(pc.utf8_trim_whitespace(values))
     local = [
         NO_LABEL if value.casefold() in _NO_LABEL_SPELLINGS else known.setdefault(value, len(known))
         for value in encoded.dictionary.to_pylist()
@@ -162,7 +170,3 @@ def sample(rows: np.ndarray, count: int, seed: int) -> np.ndarray:
     if len(rows) <= count:
         return rows
     return np.sort(np.random.default_rng(seed).choice(rows, count, replace=False))
-
-
-def file_names(sources: Sequence[Source]) -> list[str]:
-    return [str(file) for source in sources for file in source.files]

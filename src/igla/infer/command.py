@@ -58,7 +58,7 @@ def predict_file(
         write = WRITERS[output.suffix if output else ".csv"]
         task = progress.add_task("", total=None)
         for chunk in source.chunks():
-            texts = as_strings(chunk.table.column(columns.text)).to_pylist()
+            texts = as_strings(chunk.table.column(columns.text), columns.text).to_pylist()
             empty += sum(not text for text in texts)
             table = _with_answers(chunk.table, source.columns, classifier, texts)
             write(table, file, rows == 0)
