@@ -82,6 +82,7 @@ MISTYPED = {
     "no recipe": (["train", "lost.yaml"], "There is no recipe lost.yaml"),
     "nothing to resume": (["train", "--resume"], "no run in runs"),
     "resume nowhere": (["train", "--resume", "gone"], "gone holds no run"),
+    "resume otherwise": (["train", "--resume", "run", "--steps", "9"], "the run's own recipe"),
     "no such run": (["predict", "gone", "text"], "no folder gone"),
     "no model": (["predict", ".", "text"], "neither a run nor a model"),
     "two sources": (["predict", ".", "text", "--data", "x.csv"], "not both"),

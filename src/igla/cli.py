@@ -98,16 +98,6 @@ def train(
     from igla.train import command
 
     words = changes or []
-    if resume:
-        given = [
-            name
-            for name, value in {"--data": data, "--base": base, "--epochs": epochs}.items()
-            if value
-        ]
-        if given or len(words) > 1:
-            raise UserError("--resume takes the run's own recipe: name the run, or nothing.")
-        command.resume_run(words[0] if words else None, tensorboard=tensorboard)
-        return
     options = {
         "data.source": data,
         "data.validation": validation,
@@ -121,6 +111,12 @@ def train(
         "train.steps": steps,
         "train.seed": seed,
     }
+    if resume:
+        others = [output, *options.values()]
+        if any(value is not None for value in others) or dry_run or len(words) > 1:
+            raise UserError("--resume takes the run's own recipe: name the run, and nothing else.")
+        command.resume_run(words[0] if words else None, tensorboard=tensorboard)
+        return
     recipe = _recipe(words, options)
     if dry_run:
         command.dry_run(recipe)
