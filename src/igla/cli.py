@@ -275,6 +275,8 @@ def _recipe(words: list[str], options: dict[str, Any]) -> "Recipe":
     files = [word for word in words if "=" not in word]
     if len(files) > 1:
         raise UserError(f"Give one recipe, not {len(files)}: {', '.join(files)}.")
+    if files and not files[0].endswith((".yaml", ".yml")):
+        raise UserError(f"{files[0]} is no recipe (.yaml); for rows write --data {files[0]}")
     overrides = [word for word in words if "=" in word]
     recipe = load_recipe(Path(files[0]) if files else None, overrides)
     given = {key.replace(".", "__"): value for key, value in options.items() if value is not None}

@@ -62,7 +62,9 @@ class TextRecipe(Section):
         "auto", description="Size of the trained vocabulary; by the amount of text if auto."
     )
     lowercase: bool = Field(True, description="Whether the trained tokenizer lowers the case.")
-    max_length: Count = Field(128, description="Longest sequence in tokens; the rest is cut.")
+    max_length: Annotated[int, Field(ge=3)] = Field(
+        128, description="Longest sequence in tokens, the two marks included; the rest is cut."
+    )
 
 
 class ModelRecipe(Section):
@@ -134,7 +136,9 @@ class TrainRecipe(Section):
     activation_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass: less memory, more time."
     )
-    seed: int = Field(1, description="Seed of splits, weights, data order and dropout.")
+    seed: Annotated[int, Field(ge=0)] = Field(
+        1, description="Seed of splits, weights, data order and dropout."
+    )
     evaluations_per_epoch: Count = Field(1, description="Validations per epoch.")
     patience: Count | None = Field(
         None, description="Stop after so many validations without an improvement."

@@ -87,7 +87,8 @@ class Selection:
 
     def _check_classes(self) -> None:
         if not (self.parts == TRAIN).any():
-            raise UserError(f"{self.recipe.source}: no usable row is left.")
+            why = [line.said for line in self.decisions if line.said.startswith("dropped")]
+            raise UserError(f"{self.recipe.source}: no row is left ({'; '.join(why)}).")
         if self.labels.multi_label:
             return
         for index, name in enumerate(self.labels.classes):

@@ -42,6 +42,8 @@ def predict_file(
     """
     if output is not None and output.suffix not in WRITERS:
         raise UserError(f"{output} ends in none of {', '.join(WRITERS)}; choose one of them.")
+    if output is not None and not output.parent.is_dir():
+        raise UserError(f"There is no folder {output.parent} for {output.name}; make it first.")
     classifier = Classifier.load(model_folder(run))
     source = open_source(data, encoding)
     columns = choose_columns(source.columns, text_column, None, labels_required=False, where=data)

@@ -26,6 +26,8 @@ def new_run(recipe: Recipe, output: Path | None, *, tensorboard: bool) -> None:
         raise UserError(
             f"{folder} holds a run already: igla train --resume {folder}, or choose another folder."
         )
+    if folder.is_file():
+        raise UserError(f"{folder} is a file; give --output a folder.")
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty, and not a run; choose another folder.")
     try:
