@@ -175,7 +175,7 @@ class Selection:
         for part in wanted:
             if not (self.parts == part).any():
                 raise UserError(
-                    f"The {PARTS[part]} part is empty: there are too few rows to split."
+                    f"The {PARTS[part]} part is empty: too few rows to split, or no share for it."
                 )
         held = self.labels.values[self.parts == VALIDATION]
         if not self.labels.multi_label and (held == held[0]).all():
