@@ -36,7 +36,8 @@ def main() -> None:
         os.environ["IGLA_CACHE"] = f"{made}/cache"
         result = kill_and_resume(Path(made), asked.kills, random.Random(asked.seed))
     print(json.dumps(result, indent=1))
-    sys.exit(0 if result["failed"] == 0 and result["different"] == 0 else 1)
+    faults = ("failed", "different", "left_behind")
+    sys.exit(1 if any(result[fault] for fault in faults) else 0)
 
 
 def kill_and_resume(folder: Path, kills: int, chance: random.Random) -> dict[str, int]:
@@ -46,7 +47,7 @@ def kill_and_resume(folder: Path, kills: int, chance: random.Random) -> dict[str
     assert wait(begin(recipe, folder / "whole")) == 0, "the uninterrupted run failed"
     duration = time.monotonic() - started
     expected = weights(folder / "whole")
-    counts = dict(killed=0, resumed=0, finished=0, failed=0, different=0)
+    counts = dict(killed=0, resumed=0, finished=0, failed=0, different=0, left_behind=0)
     while counts["killed"] < kills:
         run = folder / f"run-{counts['finished']}"
         if (run / RECIPE).exists():
@@ -58,6 +59,7 @@ def kill_and_resume(folder: Path, kills: int, chance: random.Random) -> dict[str
         elif status == 0:
             counts["finished"] += 1
             counts["different"] += weights(run) != expected
+            counts["left_behind"] += len(set(run.glob(".*")) - {run / ".lock"})
         else:
             counts["failed"] += 1
             break

@@ -9,8 +9,8 @@ flipped byte, those of the manifest included.
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +27,8 @@ def write_sealed(target: Path, write: Callable[[Path], None]) -> None:
     A folder that bears the name already gives way.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    making = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    making.mkdir()
     try:
         write(making)
         _write_manifest(making)
@@ -61,9 +62,11 @@ def write_durably(path: Path, content: str) -> None:
 
 def remove_unfinished(parent: Path, pattern: str) -> None:
     """Remove what a killed writer of `pattern` left under hidden names; none may be at work."""
-    for leftover in parent.glob(f".{pattern}"):
+    for leftover in parent.glob(f".{pattern}.*"):
         if leftover.is_dir():
             shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
 
 
 def file_digest(path: Path) -> str:
@@ -74,7 +77,10 @@ def file_digest(path: Path) -> str:
 
 def _write_manifest(folder: Path) -> None:
     sums = {}
+    # Some libraries make files that nobody else can read; these are as open as their folder.
+    mode = folder.stat().st_mode & 0o666
     for file in sorted(folder.iterdir()):
+        file.chmod(mode)
         sums[file.name] = file_digest(file)
         with file.open("rb") as opened:
             os.fsync(opened.fileno())

@@ -37,6 +37,7 @@ def test_a_run_folder_holds_all_that_there_is_to_know(small: Small, tmp_path: Pa
     assert run(small(), tmp_path / "run").finished
     folder = tmp_path / "run"
     check_sealed(folder / "model")
+    assert (folder / "model" / "model.safetensors").stat().st_mode & 0o444 == 0o444
     assert (folder / "model" / "README.md").read_text(encoding="utf-8").startswith("---\n")
     recipe = load_recipe(folder / "recipe.yaml")
     assert recipe.train.precision == "float32" and recipe.optim.warmup_steps == 0

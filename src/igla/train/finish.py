@@ -23,7 +23,7 @@ from igla.recipe import Recipe
 from igla.sealed import write_durably, write_sealed
 from igla.train.environment import processor
 from igla.train.log import read_records
-from igla.train.setup import Setup
+from igla.train.setup import TOKENIZER, Setup
 from igla.train.state import load_weights
 
 MODEL, METRICS, REPORT = "model", "metrics.json", "report.html"
@@ -173,7 +173,7 @@ def _save_model(
     classifier = Classifier(run.model, run.setup.encoder, rule)
 
     def write(folder: Path) -> None:
-        classifier.save(folder, run.content, run.folder / "tokenizer")
+        classifier.save(folder, run.content, run.folder / TOKENIZER)
         (folder / "README.md").write_text(card, encoding="utf-8")
 
     write_sealed(run.folder / MODEL, write)

@@ -30,17 +30,17 @@ from igla.model.folder import read_json
 from igla.objective.classify import Classify, classification
 from igla.optim import Ema, build_optimizer, learning_rate_factor
 from igla.recipe import Recipe, load_recipe
-from igla.sealed import write_durably
+from igla.sealed import remove_unfinished, write_durably
 from igla.train.environment import changes, environment
-from igla.train.finish import Finished, finish
+from igla.train.finish import METRICS, MODEL, REPORT, Finished, finish
 from igla.train.interrupt import Interrupts
-from igla.train.log import MetricsLog
+from igla.train.log import LOG, MetricsLog
 from igla.train.loop import LoopSettings, fit
 from igla.train.precision import Precision, choose_device, choose_precision
 from igla.train.progress import TrainingProgress
 from igla.train.resolve import resolve, total_steps
 from igla.train.scaling import LossScale
-from igla.train.setup import Say, Setup, build_model, set_up
+from igla.train.setup import DATA, TOKENIZER, Say, Setup, build_model, set_up
 from igla.train.state import TrainState
 from igla.train.version import Versions
 
@@ -214,6 +214,8 @@ def _start(
     )
     ema = Ema(model, optim.ema) if optim.ema else None
     state = TrainState(model, optimizer, ema, LossScale.for_precision(precision.name))
+    for name in (RECIPE, ENVIRONMENT, DATA, TOKENIZER, LOG, MODEL, METRICS, REPORT):
+        remove_unfinished(folder, name)
     versions = Versions(folder / "versions")
     versions.clean()
     if newest := versions.newest(say):

@@ -32,7 +32,7 @@ from igla.text.tokenizer import (
 from igla.train.hub import base_folder
 
 Say = Callable[[str], None]
-DATA = "data.json"
+DATA, TOKENIZER = "data.json", "tokenizer"
 _FIT_SAMPLE = 2000
 
 
@@ -143,7 +143,7 @@ def _check_unchanged(dataset: Dataset, noted: Path) -> None:
 def _tokenizer(
     recipe: Recipe, dataset: Dataset, base: Path | None, folder: Path, say: Say
 ) -> TextEncoder:
-    kept = folder / "tokenizer"
+    kept = folder / TOKENIZER
     try:
         # A resumed run must not train its tokenizer again.
         check_sealed(kept)
