@@ -121,3 +121,11 @@ def test_wrong_input_is_named() -> None:
         small().fit("text", [0])
     with pytest.raises(UserError, match="at least two"):
         small().fit([f"text {index}" for index in range(9)], [1] * 9)
+
+
+def test_ctrl_c_ends_fitting_as_it_ends_other_code(
+    labelled: tuple[list[str], np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("igla.train.interrupt.Interrupts.asked", True)
+    with pytest.raises(KeyboardInterrupt):
+        small().fit(*labelled)

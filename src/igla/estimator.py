@@ -78,8 +78,9 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ) -> Self:
         """Learn from texts and their labels.
 
-        Raises UserError, a ValueError to scikit-learn, when they cannot be learned from. Texts
-        that carry different labels are left out, with a warning that counts them.
+        Raises UserError when they cannot be learned from, and KeyboardInterrupt after Ctrl-C; with
+        an `output`, fitting again goes on from there. Texts that carry different labels are left
+        out, with a warning that counts them.
         """
         texts, labels = _texts(X), np.asarray(y)
         if len(texts) != len(labels):
@@ -92,7 +93,9 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             rows = Path(made) / "rows.parquet"
             pyarrow.parquet.write_table(pa.table(columns), rows)
             folder = Path(self.output) if self.output else Path(made) / "run"
-            train(self._recipe(rows, sample_weight is not None), folder, self._console())
+            recipe = self._recipe(rows, sample_weight is not None)
+            if not train(recipe, folder, self._console()).finished:
+                raise KeyboardInterrupt
             self.classifier_ = Classifier.load(model_folder(folder))
             _warn_of_dropped(folder)
         return self
