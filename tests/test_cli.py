@@ -117,11 +117,13 @@ def test_an_unknown_option_is_status_2(igla: Igla) -> None:
     assert status == 2 and "--epoch" in err
 
 
-def test_debug_shows_the_traceback(igla: Igla) -> None:
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_debug_shows_the_traceback(igla: Igla, place: int) -> None:
     from igla.errors import UserError
 
+    words = ["train", "--data", "nowhere.csv"]
     with pytest.raises(UserError, match="nowhere"):
-        igla("--debug", "train", "--data", "nowhere.csv")
+        igla(*words[:place], "--debug", *words[place:])
 
 
 def test_a_run_is_not_trained_over(igla: Igla) -> None:

@@ -252,8 +252,9 @@ def init(
 
 def main() -> None:
     """Entry point: a user's mistake is one sentence and exit status 2."""
+    words = [word for word in sys.argv[1:] if word != "--debug"]
     try:
-        app()
+        app(words)
     except UserError as error:
         _fail(str(error), 2)
     except OSError as error:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -55,6 +56,26 @@ def test_jsonl_holds_what_csv_holds(trained: Path, table: str, tmp_path: Path) -
         row["label"] for row in read_csv(tmp_path / "out.csv")
     ]
     assert rows[2]["text"] == TEXTS[2]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("classes", ["kind", "rude", "other"], "names 3 classes, but the model has 2"),
+        ("classes", None, "classes"),
+        ("temperature", "warm", "temperature"),
+        ("max_length", "long", "max_length"),
+    ],
+)
+def test_a_damaged_decision_rule_is_named(
+    trained: Path, tmp_path: Path, key: str, value: object, said: str
+) -> None:
+    shutil.copytree(trained / "model", tmp_path / "model")
+    file = tmp_path / "model" / "igla.json"
+    content = json.loads(file.read_text(encoding="utf-8")) | {key: value}
+    file.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+    with pytest.raises(UserError, match=f"igla.json.*{said}"):
+        Classifier.load(tmp_path / "model")
 
 
 def test_scores_do_not_depend_on_the_other_rows(trained: Path) -> None:

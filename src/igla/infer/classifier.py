@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from igla.data.batch import pack
 from igla.errors import UserError
@@ -60,8 +61,17 @@ class Classifier:
         limit = loaded.model.config.max_positions
         rule_file = folder / DECISION_FILE
         content = read_json(rule_file) if rule_file.is_file() else {}
-        encoder = TextEncoder(load_tokenizer(folder), min(content.pop("max_length", limit), limit))
-        return cls(loaded.model, encoder, _rule(content, loaded.content, loaded.model))
+        max_length = content.pop("max_length", limit)
+        if not isinstance(max_length, int) or max_length < 2:
+            raise UserError(f"{rule_file}, max_length: {max_length!r} is no number of tokens.")
+        rule = _saved(rule_file, content) if content else _described(loaded.content, loaded.model)
+        if len(rule.classes) != loaded.model.output.out_features:
+            raise UserError(
+                f"{rule_file} names {len(rule.classes)} classes, but the model has "
+                f"{loaded.model.output.out_features}."
+            )
+        encoder = TextEncoder(load_tokenizer(folder), min(max_length, limit))
+        return cls(loaded.model, encoder, rule)
 
     def save(self, folder: Path, content: dict[str, Any], tokenizer_source: Path) -> None:
         """Write the model folder's files; `content` is the config.json that the base came with."""
@@ -106,17 +116,17 @@ def model_folder(where: str | Path) -> Path:
     raise UserError(f"{folder} holds neither a run nor a model.")
 
 
-def _rule(
-    content: dict[str, Any], config: dict[str, Any], model: SequenceClassifier
-) -> DecisionRule:
-    if content:
-        threshold = content["threshold"]
-        return DecisionRule(
-            classes=tuple(content["classes"]),
-            multi_label=content["multi_label"],
-            temperature=content["temperature"],
-            threshold=tuple(threshold) if isinstance(threshold, list) else threshold,
-        )
+def _saved(file: Path, content: dict[str, Any]) -> DecisionRule:
+    try:
+        return TypeAdapter(DecisionRule).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{file}, {where}: {first['msg']}.") from None
+
+
+def _described(config: dict[str, Any], model: SequenceClassifier) -> DecisionRule:
+    """The rule of a model that was saved without one: what its config.json says of its classes."""
     names = config.get("id2label") or {}
     count = model.output.out_features
     classes = tuple(str(names.get(str(index), f"LABEL_{index}")) for index in range(count))
