@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from igla.data.cache import cache_root
+from igla.cache import cache_root
 from igla.train.environment import processor
 from igla.train.precision import choose_device, choose_precision, probe
 

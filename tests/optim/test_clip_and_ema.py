@@ -5,36 +5,56 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.optim import SGD
 
-from igla.optim import Ema, global_norm, scale_and_clip
+from igla.optim import Ema, apply_gradients, global_norm
 
 
-def with_gradients(*values: list[float]) -> list[torch.Tensor]:
-    parameters = [nn.Parameter(torch.zeros(len(value)).double()) for value in values]
-    for parameter, value in zip(parameters, values, strict=True):
-        parameter.grad = torch.tensor(value).double()
-    return parameters
+def descent(*gradients: list[float]) -> SGD:
+    """Plain descent at rate 1 from zero, so that a weight ends at minus its used gradient."""
+    parameters = [nn.Parameter(torch.zeros(len(values)).double()) for values in gradients]
+    for parameter, values in zip(parameters, gradients, strict=True):
+        parameter.grad = torch.tensor(values).double()
+    return SGD(parameters, lr=1.0)
+
+
+def weights(optimizer: SGD) -> list[list[float]]:
+    return [parameter.tolist() for parameter in optimizer.param_groups[0]["params"]]
 
 
 def test_gradients_are_scaled_and_then_clipped_as_one_vector() -> None:
-    parameters = with_gradients([6.0, 0.0], [8.0])
-    assert scale_and_clip(parameters, 0.5, 2.0) == pytest.approx(5.0)
-    assert parameters[0].grad.tolist() == pytest.approx([1.2, 0.0])  # type: ignore[union-attr]
-    assert parameters[1].grad.tolist() == pytest.approx([1.6])  # type: ignore[union-attr]
-    assert global_norm(parameters) == pytest.approx(2.0)
+    optimizer = descent([6.0, 0.0], [8.0])
+    assert apply_gradients(optimizer, 0.5, 2.0) == pytest.approx(5.0)
+    assert weights(optimizer) == [pytest.approx([-1.2, 0.0]), pytest.approx([-1.6])]
 
 
 @pytest.mark.parametrize("most", [5.0, None])
 def test_a_norm_within_the_limit_is_only_scaled(most: float | None) -> None:
-    parameters = with_gradients([3.0], [4.0])
-    assert scale_and_clip(parameters, 1.0, most) == pytest.approx(5.0)
-    assert parameters[1].grad.tolist() == [4.0]  # type: ignore[union-attr]
+    optimizer = descent([6.0], [8.0])
+    assert apply_gradients(optimizer, 0.5, most) == pytest.approx(5.0)
+    assert weights(optimizer) == [[-3.0], [-4.0]]
 
 
-def test_a_norm_that_is_not_finite_is_given_back_and_not_clipped_with() -> None:
-    parameters = with_gradients([math.inf], [4.0])
-    assert math.isinf(scale_and_clip(parameters, 0.5, 1.0))
-    assert parameters[1].grad.tolist() == [2.0]  # type: ignore[union-attr]
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+def test_a_norm_that_is_not_finite_is_given_back_and_nothing_moves(bad: float) -> None:
+    optimizer = descent([bad], [4.0])
+    assert not math.isfinite(apply_gradients(optimizer, 0.5, 1.0))
+    assert weights(optimizer) == [[0.0], [0.0]]
+
+
+def test_narrow_and_sparse_gradients_count_with_the_dense_ones() -> None:
+    wide, narrow, rows = (nn.Parameter(torch.zeros(size)) for size in ((1,), (1,), (3, 1)))
+    narrow.grad_dtype = None  # type: ignore[attr-defined]
+    wide.grad = torch.tensor([2.0])
+    narrow.grad = torch.tensor([3.0], dtype=torch.bfloat16)
+    rows.grad = torch.sparse_coo_tensor(
+        torch.tensor([[2, 2]]), torch.tensor([[4.0], [2.0]]), (3, 1), check_invariants=True
+    )
+    optimizer = SGD([wide, narrow, rows], lr=1.0)
+    assert apply_gradients(optimizer, 1.0, 3.5) == pytest.approx(7.0)
+    assert wide.tolist() == pytest.approx([-1.0])
+    assert narrow.tolist() == pytest.approx([-1.5])
+    assert rows.flatten().tolist() == pytest.approx([0.0, 0.0, -3.0])
 
 
 def test_without_gradients_the_norm_is_nothing() -> None:

@@ -7,6 +7,10 @@ sum, as in the original.
 Shape suffixes: T tokens in all, B sequences, H hidden size, N heads, D width of a head, C classes.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,8 +18,17 @@ from torch.utils.checkpoint import checkpoint
 
 from igla.data.batch import PackedBatch
 from igla.model.config import EncoderConfig
-from igla.model.parts import ACTIVATIONS, LayerNorm, Linear, init_weights
-from igla.ops.attention import AttentionLayout, attention_layout, packed_attention
+from igla.model.parts import ACTIVATIONS, Embedding, LayerNorm, Linear, init_weights
+from igla.ops import native
+from igla.ops.attention import AttentionLayout, attend, attend_once
+from igla.ops.feed_forward import feed_forward
+from igla.ops.linear import linear
+
+# Matrix products are compiled anew for each number of rows, which takes as long as some of the
+# products themselves; multiples of this come back soon.
+TOKENS_ROUNDED_TO = 32
+# Activations of which ops.feed_forward has kernels.
+GELU_KERNELS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
 
 
 class Embeddings(nn.Module):
@@ -25,7 +38,7 @@ class Embeddings(nn.Module):
         super().__init__()
         width = config.embedding_size or config.hidden_size
         self.config = config
-        self.word = nn.Embedding(config.vocab_size, width)
+        self.word = Embedding(config.vocab_size, width)
         self.position = nn.Embedding(config.max_positions + config.first_position, width)
         self.segment = nn.Embedding(config.segments, width) if config.segments else None
         self.norm = LayerNorm(width, eps=config.norm_epsilon)
@@ -56,13 +69,32 @@ class Layer(nn.Module):
         self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, x_TH: Tensor, layout: AttentionLayout) -> Tensor:
-        dropout, heads = self.config.dropout, self.config.heads
-        qkv_T3ND = self.qkv(x_TH).view(len(x_TH), 3, heads, -1)
-        attention_dropout = self.config.attention_dropout if self.training else 0.0
-        a_TH = self.out(packed_attention(qkv_T3ND, layout, attention_dropout))
-        x_TH = self.attention_norm(x_TH + F.dropout(a_TH, dropout, self.training))
-        f_TH = self.down(self.activation(self.up(x_TH)))
-        return self.ffn_norm(x_TH + F.dropout(f_TH, dropout, self.training))
+        qkv_T3ND = self.qkv(x_TH).view(len(x_TH), 3, self.config.heads, -1)
+        a_TH = attend(qkv_T3ND, layout, self.config.attention_dropout if self.training else 0.0)
+        return self._after_attention(a_TH, x_TH)
+
+    def first_tokens(self, x_TH: Tensor, layout: AttentionLayout) -> Tensor:
+        """What forward gives for each sequence's first token [B, H], and nothing computed for
+        the others but their keys and values."""
+        heads, hidden = self.config.heads, self.config.hidden_size
+        q_weight, kv_weight = self.qkv.weight.split([hidden, 2 * hidden])
+        q_bias, kv_bias = self.qkv.bias.split([hidden, 2 * hidden])
+        x_BH = x_TH.index_select(0, layout.cu_seqlens[:-1])
+        q_BND = linear(x_BH, q_weight, q_bias).view(len(x_BH), heads, -1)
+        kv_T2ND = linear(x_TH, kv_weight, kv_bias).view(len(x_TH), 2, heads, -1)
+        dropout = self.config.attention_dropout if self.training else 0.0
+        return self._after_attention(attend_once(q_BND, kv_T2ND, layout, dropout), x_BH)
+
+    def _after_attention(self, a_TH: Tensor, x_TH: Tensor) -> Tensor:
+        p = self.config.dropout if self.training else 0.0
+        x_TH = self.attention_norm.after_sum(self.out(a_TH), x_TH, p)
+        return self.ffn_norm.after_sum(self._feed_forward(x_TH), x_TH, p)
+
+    def _feed_forward(self, x_TH: Tensor) -> Tensor:
+        up, down, kernel = self.up, self.down, GELU_KERNELS.get(self.config.activation)
+        if kernel and native.runs(x_TH):
+            return feed_forward(x_TH, up.weight, up.bias, down.weight, down.bias, kernel)
+        return self.down(self.activation(self.up(x_TH)))
 
 
 class Encoder(nn.Module):
@@ -77,15 +109,31 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.apply(init_weights)
 
-    def forward(self, batch: PackedBatch) -> Tensor:
-        x_TH = self.embeddings(batch, self.compute_dtype)
-        layout = attention_layout(batch.cu_seqlens, batch.max_seqlen, x_TH.dtype)
-        for layer in self.layers:
-            if self.checkpoint_activations and self.training:
-                x_TH = checkpoint(layer, x_TH, layout, use_reentrant=False)
-            else:
-                x_TH = layer(x_TH, layout)
-        return x_TH
+    def forward(self, batch: PackedBatch, first_only: bool = False) -> Tensor:
+        """Hidden states [T, H]; with first_only those of each sequence's first token [B, H]."""
+        tokens = len(batch.tokens)
+        x_TH = self.embeddings(_rounded(batch), self.compute_dtype)
+        layout = AttentionLayout(batch.cu_seqlens, batch.max_seqlen)
+        *lower, last = cast(list[Layer], list(self.layers))
+        for layer in lower:
+            x_TH = self._run(layer.forward, x_TH, layout)
+        if first_only:
+            return self._run(last.first_tokens, x_TH, layout)
+        return self._run(last.forward, x_TH, layout)[:tokens]
+
+    def _run(self, layer: Callable[..., Tensor], x_TH: Tensor, layout: AttentionLayout) -> Tensor:
+        if self.checkpoint_activations and self.training:
+            kept: Tensor = checkpoint(layer, x_TH, layout, use_reentrant=False)
+            return kept
+        return layer(x_TH, layout)
+
+
+def _rounded(batch: PackedBatch) -> PackedBatch:
+    """The batch with tokens of no sequence at its end, to a multiple of TOKENS_ROUNDED_TO."""
+    extra = -len(batch.tokens) % TOKENS_ROUNDED_TO
+    return replace(
+        batch, tokens=F.pad(batch.tokens, (0, extra)), positions=F.pad(batch.positions, (0, extra))
+    )
 
 
 class SequenceClassifier(nn.Module):
@@ -107,7 +155,7 @@ class SequenceClassifier(nn.Module):
 
     def forward(self, batch: PackedBatch) -> Tensor:
         # The head computes in the weights' own type: it is small, and the loss hangs on it.
-        first_BH = self.encoder(batch)[batch.cu_seqlens[:-1]].to(self.dense.weight.dtype)
+        first_BH = self.encoder(batch, first_only=True).to(self.dense.weight.dtype)
         first_BH = self.activation(self.dense(first_BH))
         first_BH = F.dropout(first_BH, self.config.dropout, self.training)
         logits_BC: Tensor = self.output(first_BH)

@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from igla.ops.linear import linear
+from igla.ops.norm import add_norm
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_new": partial(F.gelu, approximate="tanh"),
@@ -20,20 +23,43 @@ class Linear(nn.Linear):
     """A linear layer that computes in its input's type: its float32 weights are cast to it.
 
     This takes the place of autocast: the activation's type is chosen once, where the embeddings
-    end, and everything after follows.
+    end, and everything after follows. The weights' gradient has the activation's type too.
     """
 
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(inputs, outputs)
+        self.weight.grad_dtype = None  # any, see ops.linear
+
     def forward(self, input: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(input.dtype)
-        return F.linear(input, self.weight.to(input.dtype), bias)
+        return linear(input, self.weight, self.bias)
 
 
 class LayerNorm(nn.LayerNorm):
     """LayerNorm (Ba et al. 2016) that computes in float32 and returns its input's type."""
 
+    def after_sum(self, x_TH: Tensor, residual_TH: Tensor, dropout: float) -> Tensor:
+        """LN(residual + dropout(x))."""
+        return add_norm(x_TH, residual_TH, self.weight, self.bias, self.eps, dropout)
+
     def forward(self, input: Tensor) -> Tensor:
         weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
         return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
+
+
+class Embedding(nn.Embedding):
+    """A table of rows that is updated row by row where the optimizer can do that.
+
+    before_reading  what the optimizer wants to do to rows that are about to be read (see
+                    optim.AdamW.by_rows); with it, the gradient is sparse. None: an ordinary table
+    """
+
+    before_reading: Callable[[Tensor], None] | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.before_reading is None:
+            return super().forward(input)
+        self.before_reading(input)
+        return F.embedding(input, self.weight, sparse=True)
 
 
 def init_weights(module: nn.Module, std: float = 0.02) -> None:

@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import SGD, Adam, Optimizer
 
+from igla.ops import native
+from igla.optim.adamw import AdamW
 from igla.optim.lion import Lion
 
 # Stands in the saved state for a parameter that has none yet, so that a name that is missing
@@ -43,9 +45,7 @@ RULES = {
     "adam": Rule(
         lambda groups, k: Adam(groups, betas=k.betas, eps=k.epsilon, fused=True), _ADAM_STATE
     ),
-    "adamw": Rule(
-        lambda groups, k: AdamW(groups, betas=k.betas, eps=k.epsilon, fused=True), _ADAM_STATE
-    ),
+    "adamw": Rule(lambda groups, k: _adamw(groups, k), _ADAM_STATE),
     "lion": Rule(lambda groups, k: Lion(groups, betas=k.betas), frozenset({"exp_avg"})),
 }
 
@@ -140,6 +140,15 @@ def load_optimizer_tensors(optimizer: Optimizer, tensors: dict[str, Tensor]) -> 
         )
     optimizer.state.clear()
     optimizer.state.update(states)
+    if isinstance(optimizer, AdamW):
+        optimizer.forget_lateness()
+
+
+def _adamw(groups: list[dict[str, Any]], knobs: Knobs) -> Optimizer:
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    if native.runs(*parameters) and all(p.dtype == torch.float32 for p in parameters):
+        return AdamW(groups, betas=knobs.betas, eps=knobs.epsilon)
+    return torch.optim.AdamW(groups, betas=knobs.betas, eps=knobs.epsilon, fused=True)
 
 
 def _layer_scales(

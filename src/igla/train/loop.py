@@ -11,7 +11,7 @@ from igla.data.plan import DataPlan
 from igla.data.store import TokenStore
 from igla.errors import UserError
 from igla.objective import Objective
-from igla.optim import scale_and_clip, set_learning_rate
+from igla.optim import apply_gradients, make_summable, set_learning_rate
 from igla.train.state import TrainState
 
 
@@ -73,6 +73,21 @@ def fit(
     losses and weights, bit for bit on the same machine. Raises UserError when the loss diverges.
     """
     state.model.train()
+    try:
+        yield from _steps(state, objective, store, rows, plan, settings, stop_now)
+    finally:
+        state.settle()
+
+
+def _steps(
+    state: TrainState,
+    objective: Objective,
+    store: TokenStore,
+    rows: np.ndarray,
+    plan: DataPlan,
+    settings: LoopSettings,
+    stop_now: Callable[[], bool],
+) -> Iterator[Step]:
     while state.step < settings.total_steps:
         start, waited = time.perf_counter(), 0.0
         tokens = sequences = 0
@@ -88,8 +103,9 @@ def fit(
             waited += time.perf_counter() - asked
             # Seeding here, and not once, spares the checkpoint the generator's state.
             torch.manual_seed(_dropout_seed(settings.seed, state.step, micro_step))
+            make_summable(state.model.parameters())
             loss = objective.loss(state.model, batch)
-            (loss.sum * state.scale.factor).backward()  # type: ignore[no-untyped-call]
+            (loss.sum * state.scale.factor).backward()
             state.loss_sum += loss.sum.item()
             state.loss_count += loss.count.item()
             state.micro_step += 1
@@ -110,7 +126,7 @@ def _update(
     rate = settings.learning_rate(state.step)
     set_learning_rate(state.optimizer, rate)
     divisor = state.loss_count * state.scale.factor
-    norm = scale_and_clip(state.model.parameters(), 1 / divisor, settings.clip_norm)
+    norm = apply_gradients(state.optimizer, 1 / divisor, settings.clip_norm)
     finite = bool(np.isfinite(norm))
     mean_loss = state.loss_sum / state.loss_count
     if not finite and not state.scale.dynamic:
@@ -118,10 +134,8 @@ def _update(
             f"The training diverged at step {state.step + 1} (loss {mean_loss:.3g}, gradient norm "
             f"{norm:.3g}, learning rate {rate:.2g}); try a lower optim.learning_rate."
         )
-    if finite:
-        state.optimizer.step()
-        if state.ema is not None:
-            state.ema.update(state.model)
+    if finite and state.ema is not None:
+        state.ema.update(state.model)
     state.scale.update(finite)
     state.optimizer.zero_grad(set_to_none=True)
     state.loss_sum = state.loss_count = 0.0

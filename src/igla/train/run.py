@@ -28,7 +28,7 @@ from igla.infer.scoring import score
 from igla.model.encoder import SequenceClassifier, layer_of
 from igla.model.folder import read_json
 from igla.objective.classify import Classify, classification
-from igla.optim import Ema, build_optimizer, learning_rate_factor
+from igla.optim import AdamW, Ema, build_optimizer, learning_rate_factor
 from igla.recipe import Recipe, load_recipe
 from igla.sealed import remove_unfinished, write_durably
 from igla.train.environment import changes, environment
@@ -213,6 +213,9 @@ def _start(
         device=device,
     )
     ema = Ema(model, optim.ema) if optim.ema else None
+    if isinstance(optimizer, AdamW) and ema is None:  # an average needs all rows in every step
+        word = model.encoder.embeddings.word
+        word.before_reading = optimizer.by_rows(word.weight)
     state = TrainState(model, optimizer, ema, LossScale.for_precision(precision.name))
     for name in (RECIPE, ENVIRONMENT, DATA, TOKENIZER, LOG, MODEL, METRICS, REPORT):
         remove_unfinished(folder, name)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from igla.optim import Ema, load_optimizer_tensors, optimizer_tensors
+from igla.optim import AdamW, Ema, load_optimizer_tensors, optimizer_tensors
 from igla.train.scaling import LossScale
 
 MODEL, OPTIMIZER, EMA, PARTIAL, STATE = (
@@ -19,6 +19,8 @@ MODEL, OPTIMIZER, EMA, PARTIAL, STATE = (
     "partial.safetensors",
     "state.json",
 )
+# Stands after the name of a parameter whose gradient is of some rows only, for their numbers.
+ROWS = "/rows"
 
 
 @dataclass
@@ -48,6 +50,7 @@ class TrainState:
 
     def save(self, folder: Path) -> None:
         """Write everything into an existing folder."""
+        self.settle()
         save_file(_whole(self.model.state_dict()), folder / MODEL)
         save_file(_whole(optimizer_tensors(self.optimizer)), folder / OPTIMIZER)
         if self.ema is not None:
@@ -70,12 +73,29 @@ class TrainState:
         if self.micro_step:
             gradients = load_file(folder / PARTIAL)
             for name, parameter in self.model.named_parameters():
-                if name in gradients:
+                if name + ROWS in gradients:
+                    rows, values = gradients[name + ROWS][None], gradients[name]
+                    parameter.grad = torch.sparse_coo_tensor(
+                        rows, values, parameter.shape, is_coalesced=True, check_invariants=True
+                    )
+                elif name in gradients:
                     parameter.grad = gradients[name].to(parameter.device)
 
+    def settle(self) -> None:
+        """Make the weights what they are at this step: some optimizers put updates off."""
+        if isinstance(self.optimizer, AdamW):
+            self.optimizer.settle()
+
     def _gradients(self) -> dict[str, Tensor]:
-        named = self.model.named_parameters()
-        return {name: value.grad for name, value in named if value.grad is not None}
+        tensors: dict[str, Tensor] = {}
+        for name, parameter in self.model.named_parameters():
+            gradient = parameter.grad
+            if gradient is not None and gradient.is_sparse:
+                rows = gradient.coalesce()
+                tensors |= {name + ROWS: rows.indices()[0], name: rows.values()}
+            elif gradient is not None:
+                tensors[name] = gradient
+        return tensors
 
     def _numbers(self) -> dict[str, Any]:
         names = ("step", "micro_step", "loss_sum", "loss_count", "tokens", "evaluations")

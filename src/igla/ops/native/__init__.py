@@ -1,0 +1,145 @@
+"""The compiled kernels: C++ compiled on this machine when first needed, then read from the cache.
+
+A wheel for every processor would have to leave out what the processor at hand is good at; compiling
+takes some seconds, once. Where there is no compiler the operations run as plain torch code, slower.
+`IGLA_KERNELS=off` asks for that.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from igla.cache import cache_root
+
+SOURCES = Path(__file__).parent
+FLAGS = (
+    *("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math"),
+    *("-fopenmp", "-fPIC", "-fvisibility=hidden", "-w"),
+)
+SUFFIXES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
+_TYPES: dict[str, "type[ctypes._SimpleCData[Any]]"] = {
+    "p": ctypes.c_void_p,
+    "i": ctypes.c_int64,
+    "u": ctypes.c_uint64,
+    "d": ctypes.c_double,
+}
+
+
+@dataclass(frozen=True)
+class Native:
+    """The loaded library, or None and the reason why."""
+
+    library: ctypes.CDLL | None
+    reason: str
+
+
+class Kernel:
+    """One function of the library, once for each type of its activations.
+
+    arguments  a letter for each: p tensor or None, i integer, u seed, d float
+    """
+
+    def __init__(self, name: str, arguments: str):
+        self.name = name
+        self.arguments = arguments
+        self._functions: dict[torch.dtype | None, Callable[..., None]] = {}
+
+    def __call__(self, dtype: torch.dtype | None, *values: Tensor | float | None) -> None:
+        """Run the kernel for a type, or the only one there is (None)."""
+        function = self._functions.get(dtype) or self._find(dtype)
+        function(*[value.data_ptr() if isinstance(value, Tensor) else value for value in values])
+
+    def _find(self, dtype: torch.dtype | None) -> Callable[..., None]:
+        library = native().library
+        assert library is not None
+        function = library[self.name if dtype is None else f"{self.name}_{SUFFIXES[dtype]}"]
+        function.argtypes = [_TYPES[letter] for letter in self.arguments]
+        function.restype = None
+        self._functions[dtype] = function
+        return function
+
+
+def runs(*tensors: Tensor) -> bool:
+    """Whether kernels take these tensors: on the processor, and of a type that they know."""
+    return (
+        all(tensor.device.type == "cpu" and tensor.dtype in SUFFIXES for tensor in tensors)
+        and native().library is not None
+    )
+
+
+def draw_seed(dropout: float) -> int:
+    """A seed for a kernel's dropout, from torch's generator; 0, undrawn, where there is none."""
+    return int(torch.randint(2**62, (), dtype=torch.int64)) if dropout else 0
+
+
+@cache
+def native() -> Native:
+    """Compile if need be, and load."""
+    if os.environ.get("IGLA_KERNELS", "on") == "off":
+        return Native(None, "IGLA_KERNELS=off")
+    compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+    if compiler is None:
+        return Native(None, "there is no C++ compiler (g++ or clang++)")
+    target = cache_root() / f"kernels-{_key(compiler)}.so"
+    if not target.is_file():
+        try:
+            _compile(compiler, target)
+        except subprocess.CalledProcessError as error:
+            last = error.stderr.strip().splitlines()[:1] or ["no message"]
+            return Native(None, f"{compiler} failed: {last[0]}")
+        except OSError as error:
+            return Native(None, f"{target} cannot be written: {error.strerror}")
+    try:
+        return Native(ctypes.CDLL(str(target)), f"compiled by {Path(compiler).name}")
+    except OSError as error:
+        return Native(None, f"{target} cannot be loaded: {error}")
+
+
+def _compile(compiler: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        sources = sorted(SOURCES.glob("*.cpp"))
+        objects = [Path(folder) / f"{source.stem}.o" for source in sources]
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(partial(_object, compiler), sources, objects))
+        library = Path(folder) / "kernels.so"
+        _run([compiler, "-shared", "-fopenmp", *map(str, objects), "-o", str(library)])
+        # By one rename: another process may be compiling the same.
+        library.rename(target)
+
+
+def _object(compiler: str, source: Path, target: Path) -> None:
+    _run([compiler, *FLAGS, "-c", str(source), "-o", str(target)])
+
+
+def _run(command: Sequence[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+def _key(compiler: str) -> str:
+    """What the compiled code hangs on: sources, flags, compiler and processor."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+    parts = [version, *FLAGS, platform.machine(), _processor()]
+    parts += [path.read_text(encoding="utf-8") for path in sorted(SOURCES.glob("*.[ch]*"))]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
