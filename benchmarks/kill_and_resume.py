@@ -19,10 +19,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from igla.ops.native import native
 from igla.recipe import Recipe, load_recipe
 from igla.terminal import plain_console
 from igla.train.command import new_run, resume_run
-from igla.train.run import RECIPE
+from igla.train.run import RECIPE, Extras
 
 WORDS = "дом лес река поле гора море небо снег дождь ветер хлеб соль вода огонь".split()
 
@@ -34,6 +35,7 @@ def main() -> None:
     asked = arguments.parse_args()
     with tempfile.TemporaryDirectory(prefix="igla-kill-") as made:
         os.environ["IGLA_CACHE"] = f"{made}/cache"
+        native()  # compiled here, it does not count as a run's time
         result = kill_and_resume(Path(made), asked.kills, random.Random(asked.seed))
     print(json.dumps(result, indent=1))
     faults = ("failed", "different", "left_behind")
@@ -92,9 +94,9 @@ def begin(recipe: Recipe, run: Path) -> int:
         # A process that was killed before it wrote its recipe has begun nothing.
         sys.stdout = sys.stderr = (run.parent / f"{run.name}.out").open("a", encoding="utf-8")
         if (run / RECIPE).exists():
-            resume_run(str(run), tensorboard=False)
+            resume_run(str(run), Extras())
         else:
-            new_run(recipe, run, tensorboard=False)
+            new_run(recipe, run, Extras())
         os._exit(0)
     except BaseException as error:
         plain_console().print(f"{type(error).__name__}: {error}")

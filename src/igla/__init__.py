@@ -11,9 +11,6 @@ if TYPE_CHECKING:
 # machine nothing (docs/performance.md). It is read once, when torch is loaded.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-# oneDNN keeps the code that it compiles for each shape, and packed batches seldom have the same one
-# twice: a thousand kept shapes, its default, are gigabytes that are never used again.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 __version__ = "0.1.0"
 __all__ = ["TextClassifier", "__version__"]

@@ -89,15 +89,21 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Everything once, on two batches; keeps nothing.")
     ] = False,
-    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard files as well.")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write TensorBoard files as well.")
+    ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Write where the time of some steps goes.")
+    ] = False,
 ) -> None:
     """Train a classifier, measure it, and save it with a report.
 
     Every setting of `igla recipe show` can be changed by KEY=VALUE.
     """
     from igla.train import command
+    from igla.train.run import Extras
 
-    words = changes or []
+    words, extras = changes or [], Extras(tensorboard, profile)
     options = {
         "data.source": data,
         "data.validation": validation,
@@ -115,13 +121,13 @@ def train(
         others = [output, *options.values()]
         if any(value is not None for value in others) or dry_run or len(words) > 1:
             raise UserError("--resume takes the run's own recipe: name the run, and nothing else.")
-        command.resume_run(words[0] if words else None, tensorboard=tensorboard)
+        command.resume_run(words[0] if words else None, extras)
         return
     recipe = _recipe(words, options)
     if dry_run:
         command.dry_run(recipe)
     else:
-        command.new_run(recipe, output, tensorboard=tensorboard)
+        command.new_run(recipe, output, extras)
 
 
 @app.command()

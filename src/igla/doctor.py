@@ -1,14 +1,15 @@
 """What this machine can do, measured, and what igla chooses on it."""
 
 import os
-import shutil
 from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from igla.cache import cache_root
+from igla.ops.native import native
 from igla.train.environment import processor
 from igla.train.precision import choose_device, choose_precision, probe
 
@@ -19,7 +20,7 @@ def print_findings() -> None:
     """Print a table of what was found and what follows from it."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in findings().items():
-        table.add_row(name, value)
+        table.add_row(name, escape(value))
     Console().print(table, highlight=False)
 
 
@@ -42,7 +43,8 @@ def findings() -> dict[str, str]:
         "bf16 products": f"{measured.bf16:.0f} GFLOP/s a core",
         "fp16": "never on a processor, where it is many times slower",
         "precision": f"{precision.name} on {device.type}: {precision.reason}",
-        "C++ compiler": shutil.which("g++") or shutil.which("clang++") or "none",
+        "operations": native().said,
+        "huge pages": _huge_pages(),
         "cache": str(cache_root()),
     }
 
@@ -55,6 +57,17 @@ def _instructions() -> list[str]:
     line = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")
     present = set(line.split())
     return [name for name in _INSTRUCTION_SETS if name in present]
+
+
+def _huge_pages() -> str:
+    """What Linux does with large blocks of memory: [chosen] among what there is."""
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not setting.is_file():
+        return "unknown"
+    text = setting.read_text(encoding="utf-8").strip()
+    if "[never]" in text:
+        return f"{text}; 'madvise' would make steps a little faster (as root, in {setting})"
+    return text
 
 
 def _memory() -> str:

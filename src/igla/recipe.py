@@ -126,6 +126,9 @@ class TrainRecipe(Section):
     )
     steps: Count | None = Field(None, description="Optimizer steps, in place of epochs.")
     batch_size: Count = Field(32, description="Rows in an optimizer step.")
+    batch_tokens: Count | None = Field(
+        None, description="Tokens in an optimizer step, about, in place of batch_size rows."
+    )
     micro_batch_size: Count | None = Field(
         None, description="Rows in one forward pass; gradients are accumulated up to batch_size."
     )

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +21,28 @@ def test_every_epoch_holds_every_row_once(rows: int, batch_size: int, epoch: int
     first = epoch * plan.steps_per_epoch
     seen = np.concatenate([plan.rows(first + step) for step in range(plan.steps_per_epoch)])
     assert sorted(seen) == list(range(rows))
+
+
+@given(rows=sizes, tokens=st.integers(1, 5000), epoch=st.integers(0, 3))
+def test_batches_of_so_many_tokens_hold_every_row_once_too(
+    rows: int, tokens: int, epoch: int
+) -> None:
+    plan = replace(plan_of(rows, 1), batch_tokens=tokens)
+    first = epoch * plan.steps_per_epoch
+    parts = [plan.rows(first + step) for step in range(plan.steps_per_epoch)]
+    assert sorted(np.concatenate(parts)) == list(range(rows))
+    assert min(len(part) for part in parts) >= 1
+    weights = [plan.weight(first + step) for step in range(plan.steps_per_epoch)]
+    # The mean over a step's rows, so weighted, gives each row its even share of the epoch.
+    shares = [weight / len(part) for weight, part in zip(weights, parts, strict=True)]
+    assert np.allclose(shares, plan.steps_per_epoch / rows)
+
+
+def test_batches_of_so_many_tokens_are_about_as_large() -> None:
+    plan = replace(plan_of(8000, 1), batch_tokens=2000)
+    tokens = [plan.lengths[plan.rows(step)].sum() for step in range(plan.steps_per_epoch)]
+    assert abs(np.mean(tokens) - 2000) < 20
+    assert max(tokens) < 2400
 
 
 @given(rows=sizes, batch_size=batches, micro=st.integers(1, 50))

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from igla.estimator import TextClassifier
 from igla.recipe import Recipe, load_recipe
 from igla.terminal import plain_console
-from igla.train.run import train
+from igla.train.run import Extras, train
 
 Small = Callable[..., Recipe]
 QUIET = plain_console(quiet=True)
@@ -99,7 +99,7 @@ def test_a_pretrained_base_brings_its_weights_tokenizer_and_rate(
 
 
 def test_tensorboard_files_hold_the_losses(small: Small, tmp_path: Path) -> None:
-    train(small(), tmp_path / "run", QUIET, tensorboard=True)
+    train(small(), tmp_path / "run", QUIET, Extras(tensorboard=True))
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
     lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -149,7 +150,7 @@ def test_every_adaptive_optimizer_lowers_every_loss(
     settings = (f"optim.optimizer={optimizer}", f"optim.learning_rate={rate}")
     run(small(*changes, *settings, f"objective.loss={loss}"), tmp_path / "run")
     found = losses(tmp_path / "run")
-    assert sum(found[-5:]) < 0.3 * sum(found[:5])
+    assert np.median(found[-20:]) < 0.3 * np.median(found[:5])
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "cosine_restarts", "wsd"])

@@ -21,12 +21,10 @@ from igla.model.config import EncoderConfig
 from igla.model.parts import ACTIVATIONS, Embedding, LayerNorm, Linear, init_weights
 from igla.ops import native
 from igla.ops.attention import AttentionLayout, attend, attend_once
+from igla.ops.dropout import dropout
 from igla.ops.feed_forward import feed_forward
-from igla.ops.linear import linear
+from igla.ops.linear import project_first
 
-# Matrix products are compiled anew for each number of rows, which takes as long as some of the
-# products themselves; multiples of this come back soon.
-TOKENS_ROUNDED_TO = 32
 # Activations of which ops.feed_forward has kernels.
 GELU_KERNELS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
 
@@ -49,7 +47,7 @@ class Embeddings(nn.Module):
         if self.segment is not None:
             x_TH = x_TH + self.segment.weight[0]
         x_TH = self.norm(x_TH).to(dtype)
-        x_TH = F.dropout(x_TH, self.config.dropout, self.training)
+        x_TH = dropout(x_TH, self.config.dropout if self.training else 0.0)
         return x_TH if self.project is None else self.project(x_TH)
 
 
@@ -69,32 +67,36 @@ class Layer(nn.Module):
         self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, x_TH: Tensor, layout: AttentionLayout) -> Tensor:
-        qkv_T3ND = self.qkv(x_TH).view(len(x_TH), 3, self.config.heads, -1)
-        a_TH = attend(qkv_T3ND, layout, self.config.attention_dropout if self.training else 0.0)
+        qkv_T3ND = self.qkv.product(x_TH).view(len(x_TH), 3, self.config.heads, -1)
+        a_TH = attend(qkv_T3ND, self.qkv.bias, layout, self._attention_dropout)
         return self._after_attention(a_TH, x_TH)
 
     def first_tokens(self, x_TH: Tensor, layout: AttentionLayout) -> Tensor:
         """What forward gives for each sequence's first token [B, H], and nothing computed for
         the others but their keys and values."""
-        heads, hidden = self.config.heads, self.config.hidden_size
-        q_weight, kv_weight = self.qkv.weight.split([hidden, 2 * hidden])
-        q_bias, kv_bias = self.qkv.bias.split([hidden, 2 * hidden])
-        x_BH = x_TH.index_select(0, layout.cu_seqlens[:-1])
-        q_BND = linear(x_BH, q_weight, q_bias).view(len(x_BH), heads, -1)
-        kv_T2ND = linear(x_TH, kv_weight, kv_bias).view(len(x_TH), 2, heads, -1)
-        dropout = self.config.attention_dropout if self.training else 0.0
-        return self._after_attention(attend_once(q_BND, kv_T2ND, layout, dropout), x_BH)
+        heads, first_B = self.config.heads, layout.cu_seqlens[:-1]
+        q_BH, kv_T2H = project_first(x_TH, first_B, self.qkv.weight)
+        q_BND = q_BH.view(len(q_BH), heads, -1)
+        kv_T2ND = kv_T2H.view(len(kv_T2H), 2, heads, -1)
+        a_BH = attend_once(q_BND, kv_T2ND, self.qkv.bias, layout, self._attention_dropout)
+        return self._after_attention(a_BH, x_TH[first_B])
+
+    @property
+    def _attention_dropout(self) -> float:
+        return self.config.attention_dropout if self.training else 0.0
 
     def _after_attention(self, a_TH: Tensor, x_TH: Tensor) -> Tensor:
         p = self.config.dropout if self.training else 0.0
-        x_TH = self.attention_norm.after_sum(self.out(a_TH), x_TH, p)
-        return self.ffn_norm.after_sum(self._feed_forward(x_TH), x_TH, p)
+        out, down = self.out, self.down
+        x_TH = self.attention_norm.after_sum(out.product(a_TH), out.bias, x_TH, p)
+        return self.ffn_norm.after_sum(self._feed_forward(x_TH), down.bias, x_TH, p)
 
     def _feed_forward(self, x_TH: Tensor) -> Tensor:
-        up, down, kernel = self.up, self.down, GELU_KERNELS.get(self.config.activation)
-        if kernel and native.runs(x_TH):
-            return feed_forward(x_TH, up.weight, up.bias, down.weight, down.bias, kernel)
-        return self.down(self.activation(self.up(x_TH)))
+        """All of it but the last bias."""
+        kernel = GELU_KERNELS.get(self.config.activation)
+        if kernel and native.runs(x_TH, parameters=[self.up.bias]):
+            return feed_forward(x_TH, self.up.weight, self.up.bias, self.down.weight, kernel)
+        return self.down.product(self.activation(self.up(x_TH)))
 
 
 class Encoder(nn.Module):
@@ -129,8 +131,13 @@ class Encoder(nn.Module):
 
 
 def _rounded(batch: PackedBatch) -> PackedBatch:
-    """The batch with tokens of no sequence at its end, to a multiple of TOKENS_ROUNDED_TO."""
-    extra = -len(batch.tokens) % TOKENS_ROUNDED_TO
+    """The batch with tokens of no sequence at its end.
+
+    Products are compiled anew for each number of rows, which takes as long as some of the products
+    themselves: with sixteen numbers between a power of two and the next, they come back soon.
+    """
+    tokens = len(batch.tokens)
+    extra = -tokens % (1 << max(0, tokens.bit_length() - 5))
     return replace(
         batch, tokens=F.pad(batch.tokens, (0, extra)), positions=F.pad(batch.positions, (0, extra))
     )
@@ -157,7 +164,7 @@ class SequenceClassifier(nn.Module):
         # The head computes in the weights' own type: it is small, and the loss hangs on it.
         first_BH = self.encoder(batch, first_only=True).to(self.dense.weight.dtype)
         first_BH = self.activation(self.dense(first_BH))
-        first_BH = F.dropout(first_BH, self.config.dropout, self.training)
+        first_BH = dropout(first_BH, self.config.dropout if self.training else 0.0)
         logits_BC: Tensor = self.output(first_BH)
         return logits_BC
 

@@ -33,13 +33,19 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         return linear(input, self.weight, self.bias)
 
+    def product(self, input: Tensor) -> Tensor:
+        """x·Wᵀ, for an operation that adds the bias itself."""
+        return linear(input, self.weight, None)
+
 
 class LayerNorm(nn.LayerNorm):
     """LayerNorm (Ba et al. 2016) that computes in float32 and returns its input's type."""
 
-    def after_sum(self, x_TH: Tensor, residual_TH: Tensor, dropout: float) -> Tensor:
-        """LN(residual + dropout(x))."""
-        return add_norm(x_TH, residual_TH, self.weight, self.bias, self.eps, dropout)
+    def after_sum(
+        self, x_TH: Tensor, x_bias_H: Tensor, residual_TH: Tensor, dropout: float
+    ) -> Tensor:
+        """LN(residual + dropout(x + x_bias))."""
+        return add_norm(x_TH, x_bias_H, residual_TH, self.weight, self.bias, self.eps, dropout)
 
     def forward(self, input: Tensor) -> Tensor:
         weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)

@@ -3,6 +3,7 @@
 Shape suffixes: T tokens in all, Q queries in all, B sequences, S longest sequence, N heads,
 D width of a head.
 
+The bias of the product that gave queries, keys and values is added here, where they are read.
 For one head of one sequence, with Q, K, V and the dropout mask M (0 or 1/(1 − p)):
 
     P = softmax(Q·Kᵀ/√D),  O = (P∘M)·V                       (Vaswani et al. 2017, equation 1)
@@ -25,10 +26,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from igla.ops import native
-from igla.ops.linear import accumulator
+from igla.ops.linear import column_sums
 
-_forward = native.Kernel("attention_forward", "pppiippiiidupp")
-_backward = native.Kernel("attention_backward", "pppiippiiidupppppp")
+_forward = native.Kernel("attention_forward", "ppppiippiiidupp")
+_backward = native.Kernel("attention_backward", "ppppiippiiidupppppp")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class AttentionLayout:
 
     cu_seqlens: Tensor
     longest: int
+
+    @cached_property
+    def tokens(self) -> int:
+        """How many there are, without padding."""
+        return int(self.cu_seqlens[-1])
 
     @cached_property
     def each_once(self) -> Tensor:
@@ -62,15 +68,19 @@ class AttentionLayout:
         return starts + torch.minimum(columns[None], lengths - 1)
 
 
-def attend(qkv_T3ND: Tensor, layout: AttentionLayout, dropout: float = 0.0) -> Tensor:
+def attend(
+    qkv_T3ND: Tensor, bias_3ND: Tensor, layout: AttentionLayout, dropout: float = 0.0
+) -> Tensor:
     """Attention of every token to its sequence: queries, keys and values [T, 3, N, D] to [T, N·D].
 
+    bias     of them, flat or not; it is added in float32
     dropout  share of the attention weights set to zero
     """
-    if native.runs(qkv_T3ND):
-        result: Tensor = _Attend.apply(qkv_T3ND, layout, dropout)
+    if native.runs(qkv_T3ND, parameters=[bias_3ND]):
+        result: Tensor = _Attend.apply(qkv_T3ND, bias_3ND, layout, dropout)
         return result
     tokens, _, heads, width = qkv_T3ND.shape
+    qkv_T3ND = qkv_T3ND + bias_3ND.view(3, heads, width).to(qkv_T3ND.dtype)
     q_BNSD, k_BNSD, v_BNSD = qkv_T3ND[layout.grid].permute(2, 0, 3, 1, 4)
     out_BSND = _on_grid(q_BNSD, k_BNSD, v_BNSD, layout, dropout)
     out_TH = out_BSND.reshape(*layout.real.shape, heads * width)[layout.real]
@@ -78,14 +88,19 @@ def attend(qkv_T3ND: Tensor, layout: AttentionLayout, dropout: float = 0.0) -> T
 
 
 def attend_once(
-    q_BND: Tensor, kv_T2ND: Tensor, layout: AttentionLayout, dropout: float = 0.0
+    q_BND: Tensor,
+    kv_T2ND: Tensor,
+    bias_3ND: Tensor,
+    layout: AttentionLayout,
+    dropout: float = 0.0,
 ) -> Tensor:
     """Attention of one query a sequence [B, N, D] to its keys and values [T, 2, N, D]: [B, N·D]."""
-    if native.runs(q_BND, kv_T2ND):
-        result: Tensor = _AttendOnce.apply(q_BND, kv_T2ND, layout, dropout)
+    if native.runs(q_BND, kv_T2ND, parameters=[bias_3ND]):
+        result: Tensor = _AttendOnce.apply(q_BND, kv_T2ND, bias_3ND, layout, dropout)
         return result
-    k_BNSD, v_BNSD = kv_T2ND[layout.grid].permute(2, 0, 3, 1, 4)
-    return _on_grid(q_BND[:, :, None], k_BNSD, v_BNSD, layout, dropout).flatten(1)
+    q_bias, *kv_bias = bias_3ND.view(3, *q_BND.shape[1:]).to(q_BND.dtype)
+    k_BNSD, v_BNSD = (kv_T2ND + torch.stack(kv_bias))[layout.grid].permute(2, 0, 3, 1, 4)
+    return _on_grid((q_BND + q_bias)[:, :, None], k_BNSD, v_BNSD, layout, dropout).flatten(1)
 
 
 def _on_grid(
@@ -99,65 +114,68 @@ def _on_grid(
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, layout: AttentionLayout, p: float) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, bias: Tensor, layout: AttentionLayout, p: float) -> Tensor:
         qkv = qkv.contiguous()
         tokens, _, heads, width = qkv.shape
         out = qkv.new_empty(tokens, heads * width)
-        log_sums = qkv.new_empty(heads, tokens, dtype=accumulator(qkv.dtype))
+        log_sums = bias.new_empty(heads, tokens)
         ctx.layout, ctx.p, ctx.seed = layout, p, native.draw_seed(p)
-        _forward(qkv.dtype, *_Attend.inputs(ctx, qkv), out, log_sums)
-        out[int(layout.cu_seqlens[-1]) :] = 0
-        ctx.save_for_backward(qkv, out, log_sums)
+        _forward(qkv.dtype, *_Attend.inputs(ctx, qkv, bias), out, log_sums)
+        out[layout.tokens :] = 0
+        ctx.save_for_backward(qkv, bias, out, log_sums)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-        qkv, out, log_sums = ctx.saved_tensors
+        qkv, bias, out, log_sums = ctx.saved_tensors
         dqkv = torch.empty_like(qkv)
-        dqkv[int(ctx.layout.cu_seqlens[-1]) :] = 0
+        dqkv[ctx.layout.tokens :] = 0
         gradients = (dqkv[:, 0], dqkv[:, 1], dqkv[:, 2])
-        inputs = _Attend.inputs(ctx, qkv)
+        inputs = _Attend.inputs(ctx, qkv, bias)
         _backward(qkv.dtype, *inputs, dout.contiguous(), out, log_sums, *gradients)
-        return dqkv, None, None
+        return dqkv, column_sums(dqkv.flatten(1)).view_as(bias), None, None
 
     @staticmethod
-    def inputs(ctx: Any, qkv: Tensor) -> tuple[Any, ...]:
+    def inputs(ctx: Any, qkv: Tensor, bias: Tensor) -> tuple[Any, ...]:
         _, _, heads, width = qkv.shape
         stride, starts = 3 * heads * width, ctx.layout.cu_seqlens
         sizes = (len(starts) - 1, heads, width)
         parts = (qkv[:, 0], qkv[:, 1], qkv[:, 2])
-        return (*parts, stride, stride, starts, starts, *sizes, ctx.p, ctx.seed)
+        return (*parts, bias, stride, stride, starts, starts, *sizes, ctx.p, ctx.seed)
 
 
 class _AttendOnce(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, kv: Tensor, layout: AttentionLayout, p: float) -> Tensor:
+    def forward(
+        ctx: Any, q: Tensor, kv: Tensor, bias: Tensor, layout: AttentionLayout, p: float
+    ) -> Tensor:
         q, kv = q.contiguous(), kv.contiguous()
         sequences, heads, width = q.shape
         out = q.new_empty(sequences, heads * width)
-        log_sums = q.new_empty(heads, sequences, dtype=accumulator(q.dtype))
+        log_sums = bias.new_empty(heads, sequences)
         ctx.layout, ctx.p, ctx.seed = layout, p, native.draw_seed(p)
-        _forward(q.dtype, *_AttendOnce.inputs(ctx, q, kv), out, log_sums)
-        ctx.save_for_backward(q, kv, out, log_sums)
+        _forward(q.dtype, *_AttendOnce.inputs(ctx, q, kv, bias), out, log_sums)
+        ctx.save_for_backward(q, kv, bias, out, log_sums)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-        q, kv, out, log_sums = ctx.saved_tensors
+        q, kv, bias, out, log_sums = ctx.saved_tensors
         dq, dkv = torch.empty_like(q), torch.empty_like(kv)
-        dkv[int(ctx.layout.cu_seqlens[-1]) :] = 0
-        inputs = _AttendOnce.inputs(ctx, q, kv)
+        dkv[ctx.layout.tokens :] = 0
+        inputs = _AttendOnce.inputs(ctx, q, kv, bias)
         gradients = (dq, dkv[:, 0], dkv[:, 1])
         _backward(q.dtype, *inputs, dout.contiguous(), out, log_sums, *gradients)
-        return dq, dkv, None, None
+        sums = torch.cat([column_sums(dq.flatten(1)), column_sums(dkv.flatten(1))])
+        return dq, dkv, sums.view_as(bias), None, None
 
     @staticmethod
-    def inputs(ctx: Any, q: Tensor, kv: Tensor) -> tuple[Any, ...]:
+    def inputs(ctx: Any, q: Tensor, kv: Tensor, bias: Tensor) -> tuple[Any, ...]:
         sequences, heads, width = q.shape
         layout = ctx.layout
         sizes = (sequences, heads, width)
         strides = (heads * width, 2 * heads * width)
         starts = (layout.each_once, layout.cu_seqlens)
-        return (q, kv[:, 0], kv[:, 1], *strides, *starts, *sizes, ctx.p, ctx.seed)
+        return (q, kv[:, 0], kv[:, 1], bias, *strides, *starts, *sizes, ctx.p, ctx.seed)

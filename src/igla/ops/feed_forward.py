@@ -6,55 +6,53 @@ Shape suffixes: T tokens in all, H hidden size, F intermediate size.
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from igla.ops import native
-from igla.ops.linear import accumulator, column_sums
+from igla.ops.narrow import narrow
 
 _KERNELS = {
-    kind: (native.Kernel(f"{kind}_forward", "ppi"), native.Kernel(f"{kind}_backward", "ppppii"))
+    kind: (native.Kernel(f"{kind}_forward", "pppii"), native.Kernel(f"{kind}_backward", "pppppii"))
     for kind in ("gelu", "gelu_tanh")
 }
 
 
 def feed_forward(
-    x_TH: Tensor, up_FH: Tensor, up_bias_F: Tensor, down_HF: Tensor, down_bias_H: Tensor, kind: str
+    x_TH: Tensor, up_FH: Tensor, up_bias_F: Tensor, down_HF: Tensor, kind: str
 ) -> Tensor:
-    """GELU(x·Uᵀ + u)·Dᵀ + v in the type of x, for x on the processor where kernels run.
+    """GELU(x·Uᵀ + u)·Dᵀ in the type of x, for x on the processor where kernels run.
 
     kind  gelu: z·Φ(z) (Hendrycks & Gimpel 2016); gelu_tanh: their z·σ(2√(2/π)(z + 0.044715·z³))
 
-    With z = x·Uᵀ + u, a = GELU(z) and d the gradient of the result:
+    With h = x·Uᵀ, z = h + u, a = GELU(z) and d the gradient of the result:
 
-        dD = dᵀ·a,  dv = Σ_T d,  dz = (d·D)∘GELU′(z),  dU = dzᵀ·x,  du = Σ_T dz,  dx = dz·U
+        dD = dᵀ·a,  dz = (d·D)∘GELU′(z),  dU = dzᵀ·x,  du = Σ_T dz,  dx = dz·U
 
-    where GELU′(z) = Φ(z) + z·φ(z). Kept are x and z. One pass over z makes a again, dz and du.
+    where GELU′(z) = Φ(z) + z·φ(z). Kept are x and h. One pass over h makes a again, dz and du.
     """
-    result: Tensor = _FeedForward.apply(x_TH, up_FH, up_bias_F, down_HF, down_bias_H, kind)
+    result: Tensor = _FeedForward.apply(x_TH, up_FH, up_bias_F, down_HF, kind)
     return result
 
 
 class _FeedForward(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, up: Tensor, up_bias: Tensor, down: Tensor, down_bias: Tensor, kind: str
+        ctx: Any, x: Tensor, up: Tensor, up_bias: Tensor, down: Tensor, kind: str
     ) -> Tensor:
-        up, down = up.to(x.dtype), down.to(x.dtype)
-        z = F.linear(x, up, up_bias.to(x.dtype))
-        a = torch.empty_like(z)
-        _KERNELS[kind][0](z.dtype, z, a, z.numel())
+        up, down = narrow(up, x.dtype), narrow(down, x.dtype)
+        h = x @ up.t()
+        a = torch.empty_like(h)
+        _KERNELS[kind][0](h.dtype, h, up_bias, a, *h.shape)
         ctx.kind = kind
-        ctx.save_for_backward(x, z, up, down)
-        return F.linear(a, down, down_bias.to(x.dtype))
+        ctx.save_for_backward(x, h, up, up_bias, down)
+        return a @ down.t()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, z, up, down = ctx.saved_tensors
-        dz, a = dy @ down, torch.empty_like(z)
-        dup_bias = z.new_empty(z.shape[1], dtype=accumulator(z.dtype))
-        _KERNELS[ctx.kind][1](z.dtype, z, dz, a, dup_bias, *z.shape)
+        x, h, up, up_bias, down = ctx.saved_tensors
+        dz, a, dup_bias = dy @ down, torch.empty_like(h), torch.empty_like(up_bias)
+        _KERNELS[ctx.kind][1](h.dtype, h, up_bias, dz, a, dup_bias, *h.shape)
         dx = dz @ up if ctx.needs_input_grad[0] else None
-        return dx, dz.t() @ x, dup_bias, dy.t() @ a, column_sums(dy), None
+        return dx, dz.t() @ x, dup_bias, dy.t() @ a, None

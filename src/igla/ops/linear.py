@@ -1,6 +1,6 @@
 """Linear layers whose float32 weights compute in the type of their input.
 
-Shape suffixes: T rows, I inputs, O outputs.
+Shape suffixes: T rows, I inputs, O outputs; B sequences, H hidden size.
 """
 
 from typing import Any
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from igla.ops import native
+from igla.ops.narrow import narrow
 
 _column_sums = native.Kernel("column_sums", "ppii")
 
@@ -29,26 +30,33 @@ def linear(x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
     return F.linear(x_TI, weight_OI.to(x_TI.dtype), bias)
 
 
+def project_first(x_TH: Tensor, first_B: Tensor, weight_3HH: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries of some tokens [B, H], and keys and values of all [T, 2H], without their bias.
+
+    first_B  numbers of the former; the weight is that of queries, keys and values in turn
+    """
+    if native.runs(x_TH):
+        q, kv = _FirstProjection.apply(x_TH, first_B, weight_3HH)
+        return q, kv
+    hidden, weight = x_TH.shape[1], weight_3HH.to(x_TH.dtype)
+    return F.linear(x_TH[first_B], weight[:hidden]), F.linear(x_TH, weight[hidden:])
+
+
 def column_sums(x_TI: Tensor) -> Tensor:
     """Σ_T x [I], summed in float32 whatever narrower type x has."""
     x_TI = x_TI.contiguous()
-    sums = x_TI.new_empty(x_TI.shape[1], dtype=accumulator(x_TI.dtype))
+    sums = x_TI.new_empty(x_TI.shape[1], dtype=native.accumulator(x_TI.dtype))
     _column_sums(x_TI.dtype, x_TI, sums, *x_TI.shape)
     return sums
-
-
-def accumulator(dtype: torch.dtype) -> torch.dtype:
-    """The type that kernels sum in, and keep parameters and statistics in."""
-    return torch.float32 if dtype == torch.bfloat16 else dtype
 
 
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.biased = bias is not None
-        weight = weight.to(x.dtype)
+        weight = narrow(weight, x.dtype)
         ctx.save_for_backward(x, weight)
-        return F.linear(x, weight, None if bias is None else bias.to(x.dtype))
+        return F.linear(x, weight, None if bias is None else narrow(bias, x.dtype))
 
     @staticmethod
     @once_differentiable
@@ -57,3 +65,23 @@ class _Linear(torch.autograd.Function):
         dx = dy @ weight if ctx.needs_input_grad[0] else None
         dweight = dy.t() @ x if ctx.needs_input_grad[1] else None
         return dx, dweight, column_sums(dy) if ctx.biased else None
+
+
+class _FirstProjection(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, first: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        hidden, weight = x.shape[1], narrow(weight, x.dtype)
+        x_first = x.index_select(0, first)
+        ctx.save_for_backward(x, x_first, first, weight)
+        return x_first @ weight[:hidden].t(), x @ weight[hidden:].t()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dq: Tensor, dkv: Tensor) -> tuple[Tensor | None, ...]:
+        x, x_first, first, weight = ctx.saved_tensors
+        hidden = x.shape[1]
+        dx = (dkv @ weight[hidden:]).index_add_(0, first, dq @ weight[:hidden])
+        dweight = torch.empty_like(weight)
+        torch.mm(dq.t(), x_first, out=dweight[:hidden])
+        torch.mm(dkv.t(), x, out=dweight[hidden:])
+        return dx, None, dweight

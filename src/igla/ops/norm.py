@@ -12,30 +12,37 @@ from torch.autograd.function import once_differentiable
 
 from igla.ops import native
 
-_forward = native.Kernel("norm_forward", "pppppppiiddu")
-_backward = native.Kernel("norm_backward", "ppppppppiidu")
+_forward = native.Kernel("norm_forward", "ppppppppiiddu")
+_backward = native.Kernel("norm_backward", "pppppppppiidu")
 
 
 def add_norm(
-    x_TH: Tensor, residual_TH: Tensor, weight_H: Tensor, bias_H: Tensor, epsilon: float, p: float
+    x_TH: Tensor,
+    x_bias_H: Tensor,
+    residual_TH: Tensor,
+    weight_H: Tensor,
+    bias_H: Tensor,
+    epsilon: float,
+    p: float,
 ) -> Tensor:
-    """LN(residual + dropout(x)) in the type of x; statistics and parameters in float32.
+    """LN(residual + dropout(x + c)) in the type of x; statistics and parameters in float32.
 
-    p  share of x set to zero; what is left is divided by 1 − p
+    x_bias  c, that of the product which gave x: added here, it costs no pass of its own
+    p       share of x + c set to zero; what is left is divided by 1 − p
 
     With s the sum, n = (s − mean)/σ and y = w·n + b (Ba et al. 2016), for the gradient d of y
 
         dw = Σ_T d·n,  db = Σ_T d,  g = d·w,  ds = (g − mean(g) − n·mean(g·n))/σ
 
-    and dx is ds under the same mask, which is drawn again from its seed instead of being kept.
-    Kept are s and, for each token, the mean and 1/σ.
+    dx is ds under the same mask, which is drawn again from its seed instead of being kept, and
+    dc = Σ_T dx. Kept are s and, for each token, the mean and 1/σ.
     """
-    if native.runs(x_TH):
-        result: Tensor = _AddNorm.apply(x_TH, residual_TH, weight_H, bias_H, epsilon, p)
+    if native.runs(x_TH, residual_TH, parameters=(x_bias_H, weight_H, bias_H)):
+        result: Tensor = _AddNorm.apply(x_TH, x_bias_H, residual_TH, weight_H, bias_H, epsilon, p)
         return result
-    sum_TH = residual_TH + F.dropout(x_TH, p)
-    shape, dtype = weight_H.shape, x_TH.dtype
-    return F.layer_norm(sum_TH, shape, weight_H.to(dtype), bias_H.to(dtype), epsilon)
+    dtype = x_TH.dtype
+    sum_TH = residual_TH + F.dropout(x_TH + x_bias_H.to(dtype), p)
+    return F.layer_norm(sum_TH, weight_H.shape, weight_H.to(dtype), bias_H.to(dtype), epsilon)
 
 
 class _AddNorm(torch.autograd.Function):
@@ -43,6 +50,7 @@ class _AddNorm(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Tensor,
+        x_bias: Tensor,
         residual: Tensor,
         weight: Tensor,
         bias: Tensor,
@@ -55,7 +63,7 @@ class _AddNorm(torch.autograd.Function):
         statistics = weight.new_empty(rows, 2)
         ctx.p, ctx.seed = p, native.draw_seed(p)
         _forward(
-            *(x.dtype, x, residual, weight, bias, total, y, statistics),
+            *(x.dtype, x, x_bias, residual, weight, bias, total, y, statistics),
             *(rows, width, epsilon, p, ctx.seed),
         )
         ctx.save_for_backward(total, statistics, weight)
@@ -67,9 +75,9 @@ class _AddNorm(torch.autograd.Function):
         total, statistics, weight = ctx.saved_tensors
         dsum = torch.empty_like(total)
         dx = torch.empty_like(total) if ctx.p else None
-        dweight, dbias = torch.empty_like(weight), torch.empty_like(weight)
+        dx_bias, dweight, dbias = (torch.empty_like(weight) for _ in range(3))
         _backward(
-            *(total.dtype, dy.contiguous(), total, statistics, weight, dsum, dx, dweight, dbias),
-            *(*total.shape, ctx.p, ctx.seed),
+            *(total.dtype, dy.contiguous(), total, statistics, weight),
+            *(dsum, dx, dx_bias, dweight, dbias, *total.shape, ctx.p, ctx.seed),
         )
-        return (dsum if dx is None else dx), dsum, dweight, dbias, None, None
+        return (dsum if dx is None else dx), dx_bias, dsum, dweight, dbias, None, None

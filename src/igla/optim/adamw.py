@@ -8,10 +8,16 @@ import torch
 from torch import Tensor
 
 from igla.ops import native
+from igla.ops.narrow import copy_to_write, has_written
 
-_dense = native.Kernel("adamw_dense", "ppppi" + 7 * "d")
+_dense = native.Kernel("adamw_dense", "pppppi" + 7 * "d")
 _catch_up = native.Kernel("adamw_catch_up", "ppppppiipiddd")
 _rows = native.Kernel("adamw_rows", "pppppppiidpiddd")
+
+
+def fits(weight: Tensor) -> bool:
+    """Whether AdamW can update it here."""
+    return native.runs(weight) and weight.dtype == torch.float32 and weight.is_contiguous()
 
 
 @final
@@ -21,7 +27,8 @@ class AdamW(torch.optim.Optimizer):
     θ ← θ·(1 − ηλ);  m ← β₁m + (1−β₁)g;  v ← β₂v + (1−β₂)g²;
     θ ← θ − η/(1−β₁ᵗ) · m / (√v/√(1−β₂ᵗ) + ε)
 
-    Gradients may be float32 or bf16. The state is that of torch's AdamW.
+    Gradients may be float32 or bf16; where they are bf16 the weight's bf16 copy is written with it
+    (ops.narrow). The state is that of torch's AdamW. Raises ValueError for other weights.
 
     A weight given to `by_rows` has sparse gradients. A row without a gradient in a step still moves
     by its momentum and decays; it does so when it is next read: the steps that it missed are then
@@ -40,6 +47,8 @@ class AdamW(torch.optim.Optimizer):
     ):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults)
+        if not all(fits(p) for group in self.param_groups for p in group["params"]):
+            raise ValueError("This AdamW takes contiguous float32 weights on the processor.")
         self._late: dict[Tensor, _Late] = {}
 
     def by_rows(self, weight: Tensor) -> Callable[[Tensor], None]:
@@ -64,7 +73,10 @@ class AdamW(torch.optim.Optimizer):
         """Take all rows to be up to date with the state, which has been replaced from outside."""
         for weight, late in self._late.items():
             if state := self.state.get(weight):
-                late.begin_at(int(state["step"]), state["exp_avg_sq"])
+                moved = (state["exp_avg"] != 0) | (state["exp_avg_sq"] != 0)
+                late.begin_at(int(state["step"]), moved.any(dim=1))
+            else:
+                late.begin_at(0, torch.zeros(len(weight), dtype=torch.bool))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -102,6 +114,7 @@ class AdamW(torch.optim.Optimizer):
         )
         rule = (beta1, beta2, group["eps"])
         tensors = (weight, state["exp_avg"], state["exp_avg_sq"])
+        copy = None
         if late := self._late.get(weight):
             late.record(now, numbers, rule)
             gradient = gradient.coalesce()
@@ -112,8 +125,15 @@ class AdamW(torch.optim.Optimizer):
             )
         else:
             gradient = gradient.contiguous()
-            _dense(gradient.dtype, *tensors, gradient, weight.numel(), factor, *numbers, *rule)
+            if gradient.dtype == torch.bfloat16:  # so the weight computes in bf16
+                copy = copy_to_write(weight)
+            _dense(
+                *(gradient.dtype, *tensors, gradient, copy, weight.numel()),
+                *(factor, *numbers, *rule),
+            )
         torch.autograd.graph.increment_version(tensors)
+        if copy is not None:
+            has_written(weight, copy)
 
     def _bring_up(self, weight: Tensor, rows: Tensor | None) -> None:
         state, late = self.state[weight], self._late[weight]
@@ -141,9 +161,9 @@ class _Late:
         self.steps = torch.zeros(1024, 3)
         self.rule = (0.0, 0.0, 0.0)
 
-    def begin_at(self, step: int, squares: Tensor) -> None:
+    def begin_at(self, step: int, touched: Tensor) -> None:
         self.done.fill_(step)
-        self.touched = squares.any(dim=1).to(torch.uint8)
+        self.touched = touched.to(torch.uint8)
 
     def record(
         self, step: int, numbers: tuple[float, float, float], rule: tuple[float, float, float]

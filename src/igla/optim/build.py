@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from igla.ops import native
-from igla.optim.adamw import AdamW
+from igla.optim.adamw import AdamW, fits
 from igla.optim.lion import Lion
 
 # Stands in the saved state for a parameter that has none yet, so that a name that is missing
@@ -145,8 +144,7 @@ def load_optimizer_tensors(optimizer: Optimizer, tensors: dict[str, Tensor]) -> 
 
 
 def _adamw(groups: list[dict[str, Any]], knobs: Knobs) -> Optimizer:
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    if native.runs(*parameters) and all(p.dtype == torch.float32 for p in parameters):
+    if all(fits(parameter) for group in groups for parameter in group["params"]):
         return AdamW(groups, betas=knobs.betas, eps=knobs.epsilon)
     return torch.optim.AdamW(groups, betas=knobs.betas, eps=knobs.epsilon, fused=True)
 

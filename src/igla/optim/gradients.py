@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from igla.ops import native
 from igla.optim.adamw import AdamW
+
+_sum_of_squares = native.Kernel("sum_of_squares", "ppi")
 
 
 def global_norm(parameters: Iterable[Tensor]) -> float:
@@ -18,11 +21,7 @@ def global_norm(parameters: Iterable[Tensor]) -> float:
 
     Summed in float32, whatever narrower type the gradients have.
     """
-    gradients = [_numbers(p.grad) for p in parameters if p.grad is not None]
-    if not gradients:
-        return 0.0
-    norms = [_norm(gradient) for gradient in gradients]
-    return torch.linalg.vector_norm(torch.stack(norms)).item()
+    return math.sqrt(sum(_square(_numbers(p.grad)) for p in parameters if p.grad is not None))
 
 
 def make_summable(parameters: Iterable[Tensor]) -> None:
@@ -62,6 +61,8 @@ def apply_gradients(optimizer: Optimizer, scale: float, max_norm: float | None) 
     if gradients:
         torch._foreach_mul_(gradients, scale)
     optimizer.step()
+    # torch's fused optimizers do not count what they write, which narrow() would go by.
+    torch.autograd.graph.increment_version(parameters)
     return norm
 
 
@@ -69,6 +70,10 @@ def _numbers(gradient: Tensor) -> Tensor:
     return gradient.coalesce().values() if gradient.is_sparse else gradient
 
 
-def _norm(gradient: Tensor) -> Tensor:
+def _square(gradient: Tensor) -> float:
+    if native.runs(gradient) and gradient.dtype != torch.float64 and gradient.is_contiguous():
+        total = torch.empty((), dtype=torch.float64)
+        _sum_of_squares(gradient.dtype, gradient, total, gradient.numel())
+        return total.item()
     dtype = torch.promote_types(gradient.dtype, torch.float32)
-    return torch.linalg.vector_norm(gradient, dtype=dtype)
+    return torch.linalg.vector_norm(gradient, dtype=dtype).double().square().item()

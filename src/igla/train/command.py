@@ -11,14 +11,14 @@ from igla.errors import UserError
 from igla.recipe import Recipe, load_recipe
 from igla.terminal import plain_console
 from igla.train.log import LOG
-from igla.train.run import RECIPE, Outcome, latest_run, resume, train
+from igla.train.run import RECIPE, Extras, Outcome, latest_run, resume, train
 
 RUNS = Path("runs")
 # As shells report a process that ended by Ctrl-C.
 INTERRUPTED = 130
 
 
-def new_run(recipe: Recipe, output: Path | None, *, tensorboard: bool) -> None:
+def new_run(recipe: Recipe, output: Path | None, extras: Extras) -> None:
     """Train in a new folder."""
     recipe = _with_absolute_paths(recipe)
     folder = output or RUNS / _run_name(recipe)
@@ -31,7 +31,7 @@ def new_run(recipe: Recipe, output: Path | None, *, tensorboard: bool) -> None:
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty, and not a run; choose another folder.")
     try:
-        outcome = train(recipe, folder, plain_console(), tensorboard=tensorboard)
+        outcome = train(recipe, folder, plain_console(), extras)
     except UserError:
         # What failed before its first step leaves the name free for the next attempt.
         if not (folder / LOG).exists():
@@ -50,15 +50,15 @@ def demo(output: Path | None) -> None:
         )
         # A larger test part than usual, since a tenth of so few rows tells next to nothing.
         recipe = load_recipe(None).replace(data__source=str(path), data__test_share=0.2)
-        new_run(recipe, output, tensorboard=False)
+        new_run(recipe, output, Extras())
     folder = output or latest_run(RUNS)
     plain_console().print(f'try it: igla predict {folder} "ну ты и умник" "спасибо, помогло"')
 
 
-def resume_run(name: str | None, *, tensorboard: bool) -> None:
+def resume_run(name: str | None, extras: Extras) -> None:
     """Go on with a run: the one named, or the latest under runs/."""
     folder = latest_run(RUNS) if name is None else Path(name)
-    _close(resume(folder, plain_console(), tensorboard=tensorboard))
+    _close(resume(folder, plain_console(), extras))
 
 
 def dry_run(recipe: Recipe) -> None:

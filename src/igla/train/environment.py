@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 
+from igla.ops.native import native
+
 _LIBRARIES = ("igla", "torch", "numpy", "tokenizers", "safetensors", "pyarrow", "scikit-learn")
 
 
 # A run that goes on where one of these has changed is not bit for bit the uninterrupted one.
-_BINDING = ("torch", "processor", "threads")
+_BINDING = ("torch", "processor", "threads", "kernels")
 
 
 def environment() -> dict[str, Any]:
@@ -26,6 +28,7 @@ def environment() -> dict[str, Any]:
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "kernels": "compiled" if native().library else "torch",
         "float32_products": torch.get_float32_matmul_precision(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "git_commit": _git_commit(),
@@ -37,10 +40,10 @@ def changes(former: dict[str, Any]) -> list[str]:
     """A line on each thing that makes a resumed run's last bits differ from the former's."""
     now = environment()
     return [
-        f"WARNING: {name} was {former[name]} when the run began and is {now[name]} now: "
+        f"WARNING: {name} was {former.get(name)} when the run began and is {now[name]} now: "
         "what follows will not be bit for bit the uninterrupted run"
         for name in _BINDING
-        if former[name] != now[name]
+        if former.get(name) != now[name]
     ]
 
 

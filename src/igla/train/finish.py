@@ -25,6 +25,7 @@ from igla.train.environment import processor
 from igla.train.log import read_records
 from igla.train.setup import TOKENIZER, Setup
 from igla.train.state import load_weights
+from igla.train.throughput import Throughput
 
 MODEL, METRICS, REPORT = "model", "metrics.json", "report.html"
 # The baseline learns from at most so many rows, in which time it is ready in seconds.
@@ -50,6 +51,8 @@ class Finished:
 
 def finish(run: Finished, say: Callable[[str], None]) -> None:
     """Measure the best version in float32 and write model/, metrics.json and report.html."""
+    records = read_records(run.folder)
+    training = Throughput.of(records)
     load_weights(run.model, run.version, averaged=run.recipe.optim.ema > 0)
     run.model.encoder.compute_dtype = torch.float32
     part = TEST if len(run.setup.rows(TEST)) else VALIDATION
@@ -70,6 +73,7 @@ def finish(run: Finished, say: Callable[[str], None]) -> None:
     content = {
         "part": PARTS[part],
         "step": run.step,
+        "training": training.as_json(),
         "temperature": rule.temperature,
         "threshold": rule.threshold,
         "ece_before_temperature": before.error,
@@ -90,9 +94,9 @@ def finish(run: Finished, say: Callable[[str], None]) -> None:
         calibrated=reliability(model.scored.probabilities, labels),
         texts=run.setup.dataset.texts(rows),
         lengths=run.setup.store.lengths[rows],
-        records=read_records(run.folder),
+        records=records,
         decisions=[decision.said for decision in run.setup.decisions],
-        facts=_facts(run, rule),
+        facts=_facts(run, rule) | {"training": training.said},
         recipe=run.recipe.to_yaml(),
     )
     write_durably(run.folder / REPORT, page)

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.profiler import record_function
 
 from igla.data.plan import DataPlan
 from igla.data.store import TokenStore
 from igla.errors import UserError
 from igla.objective import Objective
 from igla.optim import apply_gradients, make_summable, set_learning_rate
+from igla.train.memory import steady_memory
 from igla.train.state import TrainState
 
 
@@ -21,7 +23,7 @@ class Step:
 
     step           steps done, this one included
     loss           mean over the whole accumulated batch
-    gradient_norm  of that mean's gradient, before clipping
+    gradient_norm  of what was stepped with, before clipping
     skipped        the gradient overflowed under fp16, and the step was left out
     tokens         in this step
     seconds        this step took; `waited` of them for data
@@ -74,7 +76,8 @@ def fit(
     """
     state.model.train()
     try:
-        yield from _steps(state, objective, store, rows, plan, settings, stop_now)
+        with steady_memory():
+            yield from _steps(state, objective, store, rows, plan, settings, stop_now)
     finally:
         state.settle()
 
@@ -99,34 +102,40 @@ def _steps(
             if micro_step < state.micro_step:
                 continue
             asked = time.perf_counter()
-            batch = store.batch(rows[part]).to(settings.device)
+            with record_function("data"):
+                batch = store.batch(rows[part]).to(settings.device)
             waited += time.perf_counter() - asked
             # Seeding here, and not once, spares the checkpoint the generator's state.
             torch.manual_seed(_dropout_seed(settings.seed, state.step, micro_step))
             make_summable(state.model.parameters())
-            loss = objective.loss(state.model, batch)
-            (loss.sum * state.scale.factor).backward()
+            with record_function("forward"):
+                loss = objective.loss(state.model, batch)
+            with record_function("backward"):
+                (loss.sum * state.scale.factor).backward()
             state.loss_sum += loss.sum.item()
             state.loss_count += loss.count.item()
             state.micro_step += 1
             if stop_now():
                 return
-        yield _update(state, settings, start, waited, tokens, sequences)
+        weight = plan.weight(state.step)
+        yield _update(state, settings, weight, start, waited, tokens, sequences)
 
 
 def _update(
     state: TrainState,
     settings: LoopSettings,
+    weight: float,
     start: float,
     waited: float,
     tokens: int,
     sequences: int,
 ) -> Step:
-    """Divide the summed gradients, clip, step, and clear what was accumulated."""
+    """Weigh the mean of the summed gradients, clip, step, and clear what was accumulated."""
     rate = settings.learning_rate(state.step)
     set_learning_rate(state.optimizer, rate)
     divisor = state.loss_count * state.scale.factor
-    norm = apply_gradients(state.optimizer, 1 / divisor, settings.clip_norm)
+    with record_function("optimizer"):
+        norm = apply_gradients(state.optimizer, weight / divisor, settings.clip_norm)
     finite = bool(np.isfinite(norm))
     mean_loss = state.loss_sum / state.loss_count
     if not finite and not state.scale.dynamic:

@@ -11,14 +11,15 @@ EPOCHS, WARMUP = 3, 100
 FEWEST_STEPS, MOST_EPOCHS = 300, 20
 
 
-def resolve(recipe: Recipe, rows: int, precision: Precision) -> tuple[Recipe, list[str]]:
+def resolve(
+    recipe: Recipe, rows: int, steps_per_epoch: int, precision: Precision
+) -> tuple[Recipe, list[str]]:
     """The recipe with every `auto` of its training settled, and a line on each decision.
 
     rows  to train on
     """
     said = [f"precision {precision.name} ({precision.reason})"]
     changes: dict[str, object] = {"train__precision": precision.name}
-    steps_per_epoch = -(-rows // recipe.train.batch_size)
     epochs = recipe.train.epochs
     if epochs == "auto":
         epochs = min(max(EPOCHS, -(-FEWEST_STEPS // steps_per_epoch)), MOST_EPOCHS)
@@ -32,13 +33,13 @@ def resolve(recipe: Recipe, rows: int, precision: Precision) -> tuple[Recipe, li
         said.append(f"learning rate {changes['optim__learning_rate']:g}, since {why}")
     if recipe.optim.warmup_steps == "auto":
         settled = recipe.replace(**changes)
-        changes["optim__warmup_steps"] = min(WARMUP, total_steps(settled, rows) // 10)
+        changes["optim__warmup_steps"] = min(WARMUP, total_steps(settled, steps_per_epoch) // 10)
     return recipe.replace(**changes), said
 
 
-def total_steps(recipe: Recipe, rows: int) -> int:
-    """Optimizer steps of a resolved recipe on so many rows to train on."""
+def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:
+    """Optimizer steps of a resolved recipe."""
     if recipe.train.steps is not None:
         return recipe.train.steps
     assert recipe.train.epochs != "auto"
-    return max(1, round(recipe.train.epochs * -(-rows // recipe.train.batch_size)))
+    return max(1, round(recipe.train.epochs * steps_per_epoch))

@@ -9,7 +9,7 @@ import fcntl
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,20 +28,23 @@ from igla.infer.scoring import score
 from igla.model.encoder import SequenceClassifier, layer_of
 from igla.model.folder import read_json
 from igla.objective.classify import Classify, classification
+from igla.ops.native import native
 from igla.optim import AdamW, Ema, build_optimizer, learning_rate_factor
 from igla.recipe import Recipe, load_recipe
 from igla.sealed import remove_unfinished, write_durably
 from igla.train.environment import changes, environment
 from igla.train.finish import METRICS, MODEL, REPORT, Finished, finish
 from igla.train.interrupt import Interrupts
-from igla.train.log import LOG, MetricsLog
+from igla.train.log import LOG, MetricsLog, read_records
 from igla.train.loop import LoopSettings, fit
 from igla.train.precision import Precision, choose_device, choose_precision
+from igla.train.profile import StepProfile
 from igla.train.progress import TrainingProgress
 from igla.train.resolve import resolve, total_steps
 from igla.train.scaling import LossScale
 from igla.train.setup import DATA, TOKENIZER, Say, Setup, build_model, set_up
 from igla.train.state import TrainState
+from igla.train.throughput import Throughput
 from igla.train.version import Versions
 
 RECIPE, ENVIRONMENT = "recipe.yaml", "environment.json"
@@ -49,6 +52,18 @@ RECIPE, ENVIRONMENT = "recipe.yaml", "environment.json"
 # that suits it, since overconfidence is mended at the end of the run anyhow. It depends on no
 # threshold, and unlike a ranking it sees whether the classes' scores can be compared.
 BEST_BY = "calibrated_loss"
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a run writes besides its own files.
+
+    tensorboard  the metrics as TensorBoard files
+    profile      where the time of some steps goes
+    """
+
+    tensorboard: bool = False
+    profile: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +89,7 @@ class Run:
     settings: LoopSettings
     versions: Versions
     log: MetricsLog
+    profiling: bool
     console: Console
     say: Say
     last_save: float
@@ -131,7 +147,12 @@ def best_step(state: TrainState) -> int | None:
 
 
 def train(
-    recipe: Recipe, folder: Path, console: Console, *, tensorboard: bool = False, fast: bool = False
+    recipe: Recipe,
+    folder: Path,
+    console: Console,
+    extras: Extras = Extras(),
+    *,
+    fast: bool = False,
 ) -> Outcome:
     """Train by a recipe in a new folder, or go on with the run that is in it.
 
@@ -142,7 +163,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder), (folder / "train.log").open("a", encoding="utf-8") as log:
         say = partial(_say, console, log)
-        run = _start(recipe, folder, console, say, tensorboard=tensorboard, fast=fast)
+        run = _start(recipe, folder, console, say, extras, fast=fast)
         with run.log:
             finished = _steps(run)
             if finished:
@@ -152,11 +173,11 @@ def train(
     return Outcome(folder, finished)
 
 
-def resume(folder: Path, console: Console, *, tensorboard: bool = False) -> Outcome:
+def resume(folder: Path, console: Console, extras: Extras = Extras()) -> Outcome:
     """Go on with the run in a folder from its newest whole version."""
     if not (folder / RECIPE).is_file():
         raise UserError(f"{folder} holds no run: there is no {RECIPE} in it.")
-    return train(load_recipe(folder / RECIPE), folder, console, tensorboard=tensorboard)
+    return train(load_recipe(folder / RECIPE), folder, console, extras)
 
 
 def latest_run(parent: Path) -> Path:
@@ -168,7 +189,7 @@ def latest_run(parent: Path) -> Path:
 
 
 def _start(
-    recipe: Recipe, folder: Path, console: Console, say: Say, *, tensorboard: bool, fast: bool
+    recipe: Recipe, folder: Path, console: Console, say: Say, extras: Extras, *, fast: bool
 ) -> Run:
     write_durably(folder / RECIPE, recipe.to_yaml())
     device = choose_device(recipe.train.device)
@@ -178,9 +199,17 @@ def _start(
         setup = setup.shrunk(2 * recipe.train.batch_size)
         recipe = recipe.replace(train__steps=2)
     rows = setup.rows(TRAIN)
-    recipe, said = resolve(recipe, len(rows), precision)
+    plan = DataPlan(
+        setup.store.lengths[rows],
+        recipe.train.batch_size,
+        recipe.train.seed,
+        recipe.train.batch_tokens,
+    )
+    recipe, said = resolve(recipe, len(rows), plan.steps_per_epoch, precision)
     for line in said:
         say(line)
+    if device.type == "cpu":
+        say(f"operations {native().said}")
     write_durably(folder / RECIPE, recipe.to_yaml())
     model, content = build_model(recipe, setup, say)
     model.encoder.compute_dtype = precision.dtype
@@ -199,7 +228,7 @@ def _start(
         layer_decay=optim.layer_decay,
         layer_of=partial(layer_of, model.config),
     )
-    steps = total_steps(recipe, len(rows))
+    steps = total_steps(recipe, plan.steps_per_epoch)
     factor = partial(
         learning_rate_factor, optim.schedule, warmup_steps=optim.warmup_steps, total_steps=steps
     )
@@ -224,7 +253,7 @@ def _start(
     if newest := versions.newest(say):
         state.load(newest)
         say(f"resuming from {newest.name} of {steps} steps")
-    log = MetricsLog(folder, tensorboard=tensorboard)
+    log = MetricsLog(folder, tensorboard=extras.tensorboard)
     log.start_at(state.step, {record["step"] for record in state.evaluations})
     labels = setup.dataset.labels
     return Run(
@@ -235,10 +264,11 @@ def _start(
         content=content,
         state=state,
         objective=classification(recipe.objective, labels.values[rows], len(labels.classes)),
-        plan=DataPlan(setup.store.lengths[rows], recipe.train.batch_size, recipe.train.seed),
+        plan=plan,
         settings=settings,
         versions=versions,
         log=log,
+        profiling=extras.profile,
         console=console,
         say=say,
         last_save=time.monotonic(),
@@ -263,10 +293,10 @@ def _steps(run: Run) -> bool:
     state, settings = run.state, run.settings
     if run.evaluation_due():  # the version was saved, and the process killed before it validated
         _evaluate(run)
-    busy = waited = 0.0
     with (
         Interrupts(run.say) as interrupts,
         TrainingProgress(run.console, settings.total_steps, state.step) as progress,
+        _profile(run) as profile,
     ):
         steps = fit(
             state,
@@ -280,7 +310,8 @@ def _steps(run: Run) -> bool:
         for step in () if run.stale() else steps:
             run.log.step(step)
             progress.step(step)
-            busy, waited = busy + step.seconds, waited + step.waited
+            if profile:
+                profile.step()
             if run.save_due() or interrupts.asked:
                 run.save()
             if run.evaluation_due():
@@ -292,9 +323,15 @@ def _steps(run: Run) -> bool:
                 break
         if state.micro_step:
             run.save()
-    if busy:
-        run.say(f"waited for data {waited / busy:.1%} of the time")
+    if state.step:
+        run.say(Throughput.of(read_records(run.folder)).said)
     return not interrupts.asked or state.step == settings.total_steps
+
+
+def _profile(run: Run) -> AbstractContextManager[StepProfile | None]:
+    if not run.profiling:
+        return nullcontext()
+    return StepProfile(run.folder, run.settings.total_steps - run.state.step, run.say)
 
 
 def _evaluate(run: Run) -> None:

@@ -45,6 +45,11 @@ class Native:
     library: ctypes.CDLL | None
     reason: str
 
+    @property
+    def said(self) -> str:
+        """What operations run as, for people."""
+        return self.reason if self.library else f"plain torch, which is slower: {self.reason}"
+
 
 class Kernel:
     """One function of the library, once for each type of its activations.
@@ -72,12 +77,22 @@ class Kernel:
         return function
 
 
-def runs(*tensors: Tensor) -> bool:
-    """Whether kernels take these tensors: on the processor, and of a type that they know."""
+def runs(*activations: Tensor, parameters: Sequence[Tensor] = ()) -> bool:
+    """Whether kernels take these: activations on the processor, of a type that they know, and
+    parameters as they read them, contiguous and in the type that they sum in."""
     return (
-        all(tensor.device.type == "cpu" and tensor.dtype in SUFFIXES for tensor in tensors)
+        all(tensor.device.type == "cpu" and tensor.dtype in SUFFIXES for tensor in activations)
+        and all(
+            parameter.dtype == accumulator(activations[0].dtype) and parameter.is_contiguous()
+            for parameter in parameters
+        )
         and native().library is not None
     )
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """The type that kernels sum in, and keep parameters and statistics in."""
+    return torch.float32 if dtype == torch.bfloat16 else dtype
 
 
 def draw_seed(dropout: float) -> int:
@@ -90,22 +105,28 @@ def native() -> Native:
     """Compile if need be, and load."""
     if os.environ.get("IGLA_KERNELS", "on") == "off":
         return Native(None, "IGLA_KERNELS=off")
-    compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+    asked = os.environ.get("CXX")
+    compiler = shutil.which(asked) if asked else shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
-        return Native(None, "there is no C++ compiler (g++ or clang++)")
-    target = cache_root() / f"kernels-{_key(compiler)}.so"
-    if not target.is_file():
-        try:
-            _compile(compiler, target)
-        except subprocess.CalledProcessError as error:
-            last = error.stderr.strip().splitlines()[:1] or ["no message"]
-            return Native(None, f"{compiler} failed: {last[0]}")
-        except OSError as error:
-            return Native(None, f"{target} cannot be written: {error.strerror}")
+        return Native(None, f"there is no C++ compiler ({asked or 'g++ or clang++'})")
     try:
-        return Native(ctypes.CDLL(str(target)), f"compiled by {Path(compiler).name}")
-    except OSError as error:
-        return Native(None, f"{target} cannot be loaded: {error}")
+        target = cache_root() / f"kernels-{_key(compiler)}.so"
+        if not target.is_file():
+            _compile(compiler, target)
+        return Native(_load(compiler, target), f"compiled by {Path(compiler).name}")
+    except subprocess.CalledProcessError as error:
+        first = error.stderr.strip().splitlines()[:1] or ["no message"]
+        return Native(None, f"{compiler} failed: {first[0]}")
+    except (OSError, RuntimeError) as error:
+        return Native(None, f"the kernels cannot be compiled or read: {error}")
+
+
+def _load(compiler: str, target: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(target))
+    except OSError:  # damaged: once more
+        _compile(compiler, target)
+        return ctypes.CDLL(str(target))
 
 
 def _compile(compiler: str, target: Path) -> None:
@@ -117,6 +138,8 @@ def _compile(compiler: str, target: Path) -> None:
             list(pool.map(partial(_object, compiler), sources, objects))
         library = Path(folder) / "kernels.so"
         _run([compiler, "-shared", "-fopenmp", *map(str, objects), "-o", str(library)])
+        with library.open("rb") as file:
+            os.fsync(file.fileno())  # half a library would kill every process that loads it
         # By one rename: another process may be compiling the same.
         library.rename(target)
 
@@ -125,14 +148,14 @@ def _object(compiler: str, source: Path, target: Path) -> None:
     _run([compiler, *FLAGS, "-c", str(source), "-o", str(target)])
 
 
-def _run(command: Sequence[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True)
+def _run(command: Sequence[str]) -> str:
+    done = subprocess.run(command, check=True, capture_output=True, text=True, errors="replace")
+    return done.stdout
 
 
 def _key(compiler: str) -> str:
     """What the compiled code hangs on: sources, flags, compiler and processor."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
-    parts = [version, *FLAGS, platform.machine(), _processor()]
+    parts = [_run([compiler, "--version"]), *FLAGS, platform.machine(), _processor()]
     parts += [path.read_text(encoding="utf-8") for path in sorted(SOURCES.glob("*.[ch]*"))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 

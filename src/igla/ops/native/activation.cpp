@@ -3,8 +3,8 @@
 
 namespace igla {
 
-// The standard normal distribution's share below x and its density there. erf by Abramowitz & Stegun 7.1.26, |error| <= 1.5e-7; its exponential is that of the density, so
-// the derivative comes with it.
+// The standard normal distribution's share below x and its density there. erf by Abramowitz & Stegun
+// 7.1.26, |error| <= 1.5e-7; its exponential is that of the density, so the derivative comes with it.
 inline void normal(float x, float& below, float& density) {
   float z = std::fabs(x) * 0.707106781f;
   float e = exponential(-z * z);
@@ -46,23 +46,29 @@ struct Tanh {
   }
 };
 
+// x [rows, width], bias [width]: y = F(x + bias).
 template <class F, class T>
-void forward(const T* x, T* y, int64_t size) {
+void forward(const T* x, const Acc<T>* bias, T* y, int64_t rows, int64_t width) {
   using A = Acc<T>;
 #pragma omp parallel
   {
-    Share share(size);
-    SIMD for (int64_t i = share.first; i < share.last; i++) {
-      A value, slope;
-      F::at(load(x[i]), value, slope);
-      store(y[i], value);
+    Share share(rows);
+    for (int64_t row = share.first; row < share.last; row++) {
+      const T* in = x + row * width;
+      T* out = y + row * width;
+      SIMD for (int i = 0; i < width; i++) {
+        A value, slope;
+        F::at(load(in[i]) + bias[i], value, slope);
+        store(out[i], value);
+      }
     }
   }
 }
 
-// x, dy [rows, width]: writes y again, dx over dy, and the columns' sums of dx.
+// x, dy [rows, width], bias [width]: writes y again, dx over dy, and the columns' sums of dx.
 template <class F, class T>
-void backward(const T* x, T* dy, T* y, Acc<T>* column_sums, int64_t rows, int64_t width) {
+void backward(const T* x, const Acc<T>* bias, T* dy, T* y, Acc<T>* column_sums, int64_t rows,
+              int64_t width) {
   using A = Acc<T>;
   std::unique_ptr<A[]> shares(new A[width * omp_get_max_threads()]());
 #pragma omp parallel
@@ -72,9 +78,9 @@ void backward(const T* x, T* dy, T* y, Acc<T>* column_sums, int64_t rows, int64_
     for (int64_t row = share.first; row < share.last; row++) {
       const T* in = x + row * width;
       T *upper = dy + row * width, *out = y + row * width;
-      SIMD for (int64_t i = 0; i < width; i++) {
+      SIMD for (int i = 0; i < width; i++) {
         A value, slope;
-        F::at(load(in[i]), value, slope);
+        F::at(load(in[i]) + bias[i], value, slope);
         A d = load(upper[i]) * slope;
         store(out[i], value);
         store(upper[i], d);
@@ -115,21 +121,19 @@ void column_sums(const T* x, Acc<T>* sums, int64_t rows, int64_t width) {
 
 }  // namespace igla
 
+#define DEFINE_KIND(F, name, T, suffix)                                                           \
+  KERNEL void name##_forward_##suffix(const T* x, const igla::Acc<T>* bias, T* y, int64_t rows,   \
+                                      int64_t width) {                                            \
+    igla::forward<igla::F>(x, bias, y, rows, width);                                              \
+  }                                                                                               \
+  KERNEL void name##_backward_##suffix(const T* x, const igla::Acc<T>* bias, T* dy, T* y,         \
+                                       igla::Acc<T>* column_sums, int64_t rows, int64_t width) {  \
+    igla::backward<igla::F>(x, bias, dy, y, column_sums, rows, width);                            \
+  }
+
 #define DEFINE(T, suffix)                                                                         \
-  KERNEL void gelu_forward_##suffix(const T* x, T* y, int64_t size) {                             \
-    igla::forward<igla::Exact>(x, y, size);                                                       \
-  }                                                                                               \
-  KERNEL void gelu_tanh_forward_##suffix(const T* x, T* y, int64_t size) {                        \
-    igla::forward<igla::Tanh>(x, y, size);                                                        \
-  }                                                                                               \
-  KERNEL void gelu_backward_##suffix(const T* x, T* dy, T* y, igla::Acc<T>* column_sums,          \
-                                     int64_t rows, int64_t width) {                               \
-    igla::backward<igla::Exact>(x, dy, y, column_sums, rows, width);                              \
-  }                                                                                               \
-  KERNEL void gelu_tanh_backward_##suffix(const T* x, T* dy, T* y, igla::Acc<T>* column_sums,     \
-                                          int64_t rows, int64_t width) {                          \
-    igla::backward<igla::Tanh>(x, dy, y, column_sums, rows, width);                               \
-  }                                                                                               \
+  DEFINE_KIND(Exact, gelu, T, suffix)                                                             \
+  DEFINE_KIND(Tanh, gelu_tanh, T, suffix)                                                         \
   KERNEL void column_sums_##suffix(const T* x, igla::Acc<T>* sums, int64_t rows, int64_t width) { \
     igla::column_sums(x, sums, rows, width);                                                      \
   }

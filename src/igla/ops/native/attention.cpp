@@ -2,7 +2,9 @@
 //
 // One task is one head of one sequence. Its queries, keys and values are widened into panels that
 // stay in the core's cache; queries go through in blocks, so that the weights of a block alone, and
-// never those of a whole long sequence, are in memory.
+// never those of a whole long sequence, are in memory. Weights lie transposed, [keys, queries]: what
+// is computed for each query (the largest score, the sum, their gradient) then runs along vectors of
+// queries and not across them. The last vector is padded; nobody reads what is computed there.
 #include "common.h"
 
 #include <algorithm>
@@ -70,37 +72,75 @@ inline void multiply(const A* a, int64_t row, int64_t column, const A* b, int64_
   if (j < n) strip<A, 1>(a, row, column, b + j, ldb, c + j, ldc, m, k);
 }
 
-// A panel of `rows` rows of a head, widened: [rows, padded width].
+// A panel of `rows` rows of a head, widened, plus the bias [width] if any, times the factor:
+// [rows, padded width].
 template <class A, class T>
-inline void widen(const T* from, int64_t stride, A* to, int64_t rows, int64_t width) {
+inline void widen(const T* from, int64_t stride, const A* bias, A factor, A* to, int64_t rows,
+                  int64_t width) {
   int64_t ld = padded<A>(width);
   for (int64_t i = 0; i < rows; i++) {
-    SIMD for (int64_t d = 0; d < width; d++) to[i * ld + d] = load(from[i * stride + d]);
+    if (bias) {
+      SIMD for (int d = 0; d < width; d++)
+        to[i * ld + d] = (load(from[i * stride + d]) + bias[d]) * factor;
+    } else {
+      SIMD for (int d = 0; d < width; d++) to[i * ld + d] = load(from[i * stride + d]) * factor;
+    }
     for (int64_t d = width; d < ld; d++) to[i * ld + d] = 0;
   }
 }
 
-// The same, transposed: [width, padded rows], from a panel of widen().
+// A square of as many rows as a vector has lanes, transposed in registers. Step by step for strides
+// of half the lanes, a quarter and so on, each pair of rows that far apart changes the halves of its
+// groups of columns.
+template <class A>
+inline void transpose_square(const A* from, int64_t in, A* to, int64_t out) {
+  using Vec = typename Vector<A>::type;
+  using Index = std::conditional_t<sizeof(A) == 4, int32_t, int64_t>;
+  typedef Index Order __attribute__((vector_size(64)));
+  constexpr int lanes = int(Vector<A>::lanes);
+  Vec rows[lanes];
+  for (int r = 0; r < lanes; r++) rows[r] = *(const Vec*)(from + r * in);
+#pragma GCC unroll 4
+  for (int stride = lanes / 2; stride > 0; stride /= 2) {
+    Order upper, lower;
+    for (int i = 0; i < lanes; i++) {
+      upper[i] = i & stride ? lanes + i - stride : i;
+      lower[i] = i & stride ? lanes + i : i + stride;
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < lanes; r++)
+      if (!(r & stride)) {
+        Vec a = rows[r], b = rows[r + stride];
+        rows[r] = __builtin_shuffle(a, b, upper);
+        rows[r + stride] = __builtin_shuffle(a, b, lower);
+      }
+  }
+  for (int r = 0; r < lanes; r++) *(Vec*)(to + r * out) = rows[r];
+}
+
+// A panel of widen() transposed, [width, padded rows]. Both have room for whole squares; what fills
+// them up is whatever was there.
 template <class A>
 inline void transpose(const A* from, A* to, int64_t rows, int64_t width) {
+  constexpr int64_t lanes = Vector<A>::lanes;
   int64_t in = padded<A>(width), out = padded<A>(rows);
-  for (int64_t d = 0; d < width; d++) {
-    for (int64_t i = 0; i < rows; i++) to[d * out + i] = from[i * in + d];
-    for (int64_t i = rows; i < out; i++) to[d * out + i] = 0;
-  }
+  for (int64_t i = 0; i < rows; i += lanes)
+    for (int64_t d = 0; d < width; d += lanes)
+      transpose_square(from + i * in + d, in, to + d * out + i, out);
 }
 
 template <class A, class T>
-inline void narrow(const A* from, T* to, int64_t stride, int64_t rows, int64_t width) {
+inline void narrow(const A* from, A factor, T* to, int64_t stride, int64_t rows, int64_t width) {
   int64_t ld = padded<A>(width);
   for (int64_t i = 0; i < rows; i++)
-    SIMD for (int64_t d = 0; d < width; d++) store(to[i * stride + d], from[i * ld + d]);
+    SIMD for (int d = 0; d < width; d++) store(to[i * stride + d], from[i * ld + d] * factor);
 }
 
 // What both passes are told. Strides are those between tokens, in elements; heads lie side by side.
 template <class T>
 struct Heads {
   const T *q, *k, *v;
+  const Acc<T>* bias;  // of queries, keys and values in turn [3, heads * width]
   int64_t q_stride, kv_stride;
   const int64_t *cu_queries, *cu_keys;
   int64_t batch, heads, width;
@@ -112,6 +152,7 @@ template <class T>
 struct Part {
   int64_t head, first_query, queries, first_key, keys;
   const T *q, *k, *v;
+  const Acc<T> *q_bias, *k_bias, *v_bias;
   uint32_t seed_low;
 
   Part(const Heads<T>& all, int64_t task) {
@@ -124,6 +165,9 @@ struct Part {
     q = all.q + first_query * all.q_stride + head * all.width;
     k = all.k + first_key * all.kv_stride + head * all.width;
     v = all.v + first_key * all.kv_stride + head * all.width;
+    q_bias = all.bias + head * all.width;
+    k_bias = q_bias + all.heads * all.width;
+    v_bias = k_bias + all.heads * all.width;
     seed_low = mixed(uint32_t(task));
   }
 
@@ -154,11 +198,75 @@ class Room {
   int64_t size_ = 0, used_ = 0;
 };
 
+// The two functions below take one vector of queries: a column of weights [keys, ld].
+template <class A>
+constexpr int kLanes = int(Vector<A>::lanes);
+
+// Scores to weights: softmax over the keys, and dropout. log_sums: log of the sum of e^score.
+template <class A>
+inline void weigh(A* weights, int64_t ld, int64_t keys, uint32_t element, const Dropout& dropout,
+                  A* log_sums) {
+  A largest[kLanes<A>], sum[kLanes<A>];
+  uint32_t elements[kLanes<A>];
+  SIMD for (int i = 0; i < kLanes<A>; i++) {
+    largest[i] = weights[i];
+    sum[i] = 0;
+    elements[i] = element + uint32_t(i) * uint32_t(keys);
+  }
+  for (int64_t j = 1; j < keys; j++)
+    SIMD for (int i = 0; i < kLanes<A>; i++) {
+      A w = weights[j * ld + i];
+      largest[i] = w > largest[i] ? w : largest[i];
+    }
+  for (int64_t j = 0; j < keys; j++)
+    SIMD for (int i = 0; i < kLanes<A>; i++) {
+      A w = exponential(weights[j * ld + i] - largest[i]);
+      weights[j * ld + i] = w;
+      sum[i] += w;
+    }
+  for (int i = 0; i < kLanes<A>; i++) log_sums[i] = largest[i] + std::log(sum[i]);
+  SIMD for (int i = 0; i < kLanes<A>; i++) sum[i] = 1 / sum[i];
+  for (int64_t j = 0; j < keys; j++)
+    if (dropout.active()) {
+      SIMD for (int i = 0; i < kLanes<A>; i++)
+        weights[j * ld + i] *= sum[i] * A(dropout.factor(elements[i] + uint32_t(j)));
+    } else {
+      SIMD for (int i = 0; i < kLanes<A>; i++) weights[j * ld + i] *= sum[i];
+    }
+}
+
+// Scores and gradients of weights to weights (after dropout) and gradients of scores. along: of each
+// query the sum of dO * O, which is that of dP * P.
+template <class A>
+inline void weigh_back(A* weights, A* gradients, int64_t ld, int64_t keys, uint32_t element,
+                       const Dropout& dropout, const A* log_sums, const A* along) {
+  uint32_t elements[kLanes<A>];
+  SIMD for (int i = 0; i < kLanes<A>; i++) elements[i] = element + uint32_t(i) * uint32_t(keys);
+  for (int64_t j = 0; j < keys; j++) {
+    A *w = weights + j * ld, *dw = gradients + j * ld;
+    if (dropout.active()) {
+      SIMD for (int i = 0; i < kLanes<A>; i++) {
+        A p = exponential(w[i] - log_sums[i]);
+        A kept = A(dropout.factor(elements[i] + uint32_t(j)));
+        w[i] = p * kept;
+        dw[i] = p * (dw[i] * kept - along[i]);
+      }
+    } else {
+      SIMD for (int i = 0; i < kLanes<A>; i++) {
+        A p = exponential(w[i] - log_sums[i]);
+        w[i] = p;
+        dw[i] = p * (dw[i] - along[i]);
+      }
+    }
+  }
+}
+
 // out [queries, heads * width]; log_sums [heads, queries]: log of the sum of e^score.
 template <class T>
 void forward(const Heads<T>& all, T* out, Acc<T>* log_sums) {
   using A = Acc<T>;
   const int64_t width = all.width, ld = padded<A>(width), total = all.cu_queries[all.batch];
+  const int64_t out_stride = all.heads * width;
   const A scale = 1 / std::sqrt(A(width));
 #pragma omp parallel
   {
@@ -167,44 +275,27 @@ void forward(const Heads<T>& all, T* out, Acc<T>* log_sums) {
 #pragma omp for schedule(dynamic, 4)
     for (int64_t task = 0; task < all.batch * all.heads; task++) {
       Part<T> part(all, task);
-      const int64_t keys = part.keys, ldk = padded<A>(keys);
-      room.reserve(2 * keys * ld + width * ldk + kQueryBlock * (ldk + 2 * ld) + 64 * 6);
-      A *k = room.take(keys * ld), *v = room.take(keys * ld), *kt = room.take(width * ldk);
-      A *q = room.take(kQueryBlock * ld), *weights = room.take(kQueryBlock * ldk);
-      A* o = room.take(kQueryBlock * ld);
-      widen(part.k, all.kv_stride, k, keys, width);
-      widen(part.v, all.kv_stride, v, keys, width);
-      transpose(k, kt, keys, width);
+      const int64_t keys = part.keys;
+      room.reserve(2 * keys * ld + kQueryBlock * (3 * ld + keys + 1) + 64 * 7);
+      A *k = room.take(keys * ld), *v = room.take(keys * ld);
+      A *q = room.take(kQueryBlock * ld), *qt = room.take(ld * kQueryBlock);
+      A *weights = room.take(keys * kQueryBlock), *o = room.take(kQueryBlock * ld);
+      A* sums = room.take(kQueryBlock);
+      widen(part.k, all.kv_stride, part.k_bias, A(1), k, keys, width);
+      widen(part.v, all.kv_stride, part.v_bias, A(1), v, keys, width);
       for (int64_t begin = 0; begin < part.queries; begin += kQueryBlock) {
-        int64_t rows = std::min(kQueryBlock, part.queries - begin);
-        widen(part.q + begin * all.q_stride, all.q_stride, q, rows, width);
-        std::fill(weights, weights + rows * ldk, A(0));
-        multiply(q, ld, 1, kt, ldk, weights, ldk, rows, keys, width);
-        for (int64_t i = 0; i < rows; i++) {
-          A* w = weights + i * ldk;
-          A largest = w[0];
-          SIMD_MAX(largest) for (int64_t j = 0; j < keys; j++)
-            largest = w[j] > largest ? w[j] : largest;
-          A sum = 0;
-          SIMD_SUM(sum) for (int64_t j = 0; j < keys; j++) {
-            w[j] = exponential((w[j] - largest) * scale);
-            sum += w[j];
-          }
-          log_sums[part.head * total + part.first_query + begin + i] =
-              largest * scale + std::log(sum);
-          A inverse = 1 / sum;
-          uint32_t element = part.element(begin + i);
-          if (dropout.active()) {
-            SIMD for (int64_t j = 0; j < keys; j++)
-              w[j] *= inverse * A(dropout.factor(element + uint32_t(j)));
-          } else {
-            SIMD for (int64_t j = 0; j < keys; j++) w[j] *= inverse;
-          }
-        }
+        const int64_t rows = std::min(kQueryBlock, part.queries - begin), ldq = padded<A>(rows);
+        widen(part.q + begin * all.q_stride, all.q_stride, part.q_bias, scale, q, rows, width);
+        transpose(q, qt, rows, width);
+        std::fill(weights, weights + keys * ldq, A(0));
+        multiply(k, ld, 1, qt, ldq, weights, ldq, keys, rows, width);
+        for (int64_t i = 0; i < rows; i += kLanes<A>)
+          weigh(weights + i, ldq, keys, part.element(begin + i), dropout, sums + i);
+        std::copy(sums, sums + rows, log_sums + part.head * total + part.first_query + begin);
         std::fill(o, o + rows * ld, A(0));
-        multiply(weights, ldk, 1, v, ld, o, ld, rows, width, keys);
-        narrow(o, out + (part.first_query + begin) * all.heads * width + part.head * width,
-               all.heads * width, rows, width);
+        multiply(weights, 1, ldq, v, ld, o, ld, rows, width, keys);
+        narrow(o, A(1), out + (part.first_query + begin) * out_stride + part.head * width,
+               out_stride, rows, width);
       }
     }
   }
@@ -225,85 +316,75 @@ void backward(const Heads<T>& all, const T* dout, const T* out, const Acc<T>* lo
 #pragma omp for schedule(dynamic, 4)
     for (int64_t task = 0; task < all.batch * all.heads; task++) {
       Part<T> part(all, task);
-      const int64_t keys = part.keys, ldk = padded<A>(keys);
-      room.reserve(4 * keys * ld + 2 * width * ldk + kQueryBlock * (2 * ldk + 4 * ld) + 64 * 12);
+      const int64_t keys = part.keys;
+      room.reserve(4 * keys * ld + kQueryBlock * (5 * ld + 2 * keys + 2) + 64 * 13);
       A *k = room.take(keys * ld), *v = room.take(keys * ld);
-      A *kt = room.take(width * ldk), *vt = room.take(width * ldk);
       A *k_sums = room.take(keys * ld), *v_sums = room.take(keys * ld);
-      A *q = room.take(kQueryBlock * ld), *upper = room.take(kQueryBlock * ld);
-      A *o = room.take(kQueryBlock * ld), *q_sums = room.take(kQueryBlock * ld);
-      A *weights = room.take(kQueryBlock * ldk), *dweights = room.take(kQueryBlock * ldk);
-      widen(part.k, all.kv_stride, k, keys, width);
-      widen(part.v, all.kv_stride, v, keys, width);
-      transpose(k, kt, keys, width);
-      transpose(v, vt, keys, width);
+      A *q = room.take(kQueryBlock * ld), *qt = room.take(ld * kQueryBlock);
+      A *upper = room.take(kQueryBlock * ld), *uppert = room.take(ld * kQueryBlock);
+      A* q_sums = room.take(kQueryBlock * ld);
+      A *weights = room.take(keys * kQueryBlock), *dweights = room.take(keys * kQueryBlock);
+      A *sums = room.take(kQueryBlock), *along = room.take(kQueryBlock);
+      widen(part.k, all.kv_stride, part.k_bias, A(1), k, keys, width);
+      widen(part.v, all.kv_stride, part.v_bias, A(1), v, keys, width);
       std::fill(k_sums, k_sums + keys * ld, A(0));
       std::fill(v_sums, v_sums + keys * ld, A(0));
       for (int64_t begin = 0; begin < part.queries; begin += kQueryBlock) {
-        const int64_t rows = std::min(kQueryBlock, part.queries - begin);
+        const int64_t rows = std::min(kQueryBlock, part.queries - begin), ldq = padded<A>(rows);
         const int64_t place = (part.first_query + begin) * out_stride + part.head * width;
-        widen(part.q + begin * all.q_stride, all.q_stride, q, rows, width);
-        widen(dout + place, out_stride, upper, rows, width);
-        widen(out + place, out_stride, o, rows, width);
-        std::fill(weights, weights + rows * ldk, A(0));
-        std::fill(dweights, dweights + rows * ldk, A(0));
-        multiply(q, ld, 1, kt, ldk, weights, ldk, rows, keys, width);
-        multiply(upper, ld, 1, vt, ldk, dweights, ldk, rows, keys, width);
+        widen(part.q + begin * all.q_stride, all.q_stride, part.q_bias, scale, q, rows, width);
+        widen<A>(dout + place, out_stride, nullptr, A(1), upper, rows, width);
+        transpose(q, qt, rows, width);
+        transpose(upper, uppert, rows, width);
+        std::fill(weights, weights + keys * ldq, A(0));
+        std::fill(dweights, dweights + keys * ldq, A(0));
+        multiply(k, ld, 1, qt, ldq, weights, ldq, keys, rows, width);
+        multiply(v, ld, 1, uppert, ldq, dweights, ldq, keys, rows, width);
         for (int64_t i = 0; i < rows; i++) {
-          A *w = weights + i * ldk, *dw = dweights + i * ldk;
-          A log_sum = log_sums[part.head * total + part.first_query + begin + i];
-          A along = 0;  // sum of dO * O, which is the sum of dP * P
-          SIMD_SUM(along) for (int64_t d = 0; d < width; d++)
-            along += upper[i * ld + d] * o[i * ld + d];
-          uint32_t element = part.element(begin + i);
-          if (dropout.active()) {
-            SIMD for (int64_t j = 0; j < keys; j++) {
-              A p = exponential(w[j] * scale - log_sum);
-              A kept = A(dropout.factor(element + uint32_t(j)));
-              w[j] = p * kept;
-              dw[j] = p * (dw[j] * kept - along) * scale;
-            }
-          } else {
-            SIMD for (int64_t j = 0; j < keys; j++) {
-              A p = exponential(w[j] * scale - log_sum);
-              w[j] = p;
-              dw[j] = p * (dw[j] - along) * scale;
-            }
-          }
+          const T* o = out + place + i * out_stride;
+          A sum = 0;
+          SIMD_SUM(sum) for (int d = 0; d < width; d++) sum += upper[i * ld + d] * load(o[d]);
+          along[i] = sum;
+          sums[i] = log_sums[part.head * total + part.first_query + begin + i];
         }
+        std::fill(along + rows, along + ldq, A(0));
+        std::fill(sums + rows, sums + ldq, A(0));
+        for (int64_t i = 0; i < rows; i += kLanes<A>)
+          weigh_back(weights + i, dweights + i, ldq, keys, part.element(begin + i), dropout,
+                     sums + i, along + i);
         std::fill(q_sums, q_sums + rows * ld, A(0));
-        multiply(dweights, ldk, 1, k, ld, q_sums, ld, rows, width, keys);
-        multiply(dweights, 1, ldk, q, ld, k_sums, ld, keys, width, rows);
-        multiply(weights, 1, ldk, upper, ld, v_sums, ld, keys, width, rows);
-        narrow(q_sums, dq + (part.first_query + begin) * all.q_stride + part.head * width,
+        multiply(dweights, 1, ldq, k, ld, q_sums, ld, rows, width, keys);
+        multiply(dweights, ldq, 1, q, ld, k_sums, ld, keys, width, rows);
+        multiply(weights, ldq, 1, upper, ld, v_sums, ld, keys, width, rows);
+        narrow(q_sums, scale, dq + (part.first_query + begin) * all.q_stride + part.head * width,
                all.q_stride, rows, width);
       }
       const int64_t place = part.first_key * all.kv_stride + part.head * width;
-      narrow(k_sums, dk + place, all.kv_stride, keys, width);
-      narrow(v_sums, dv + place, all.kv_stride, keys, width);
+      narrow(k_sums, A(1), dk + place, all.kv_stride, keys, width);
+      narrow(v_sums, A(1), dv + place, all.kv_stride, keys, width);
     }
   }
 }
 
 }  // namespace igla
 
+#define HEADS(T)                                                                                   \
+  const T *q, const T *k, const T *v, const igla::Acc<T>*bias, int64_t q_stride,                   \
+      int64_t kv_stride, const int64_t *cu_queries, const int64_t *cu_keys, int64_t batch,         \
+      int64_t heads, int64_t width, double p, uint64_t seed
+#define GIVEN                                                                                      \
+  {                                                                                                \
+    q, k, v, bias, q_stride, kv_stride, cu_queries, cu_keys, batch, heads, width,                  \
+        igla::Dropout(p, seed)                                                                     \
+  }
+
 #define DEFINE(T, suffix)                                                                          \
-  KERNEL void attention_forward_##suffix(                                                          \
-      const T* q, const T* k, const T* v, int64_t q_stride, int64_t kv_stride,                     \
-      const int64_t* cu_queries, const int64_t* cu_keys, int64_t batch, int64_t heads,             \
-      int64_t width, double p, uint64_t seed, T* out, igla::Acc<T>* log_sums) {                    \
-    igla::forward<T>({q, k, v, q_stride, kv_stride, cu_queries, cu_keys, batch, heads, width,      \
-                      igla::Dropout(p, seed)},                                                     \
-                     out, log_sums);                                                               \
+  KERNEL void attention_forward_##suffix(HEADS(T), T* out, igla::Acc<T>* log_sums) {               \
+    igla::forward<T>(GIVEN, out, log_sums);                                                        \
   }                                                                                                \
-  KERNEL void attention_backward_##suffix(                                                         \
-      const T* q, const T* k, const T* v, int64_t q_stride, int64_t kv_stride,                     \
-      const int64_t* cu_queries, const int64_t* cu_keys, int64_t batch, int64_t heads,             \
-      int64_t width, double p, uint64_t seed, const T* dout, const T* out,                         \
-      const igla::Acc<T>* log_sums, T* dq, T* dk, T* dv) {                                         \
-    igla::backward<T>({q, k, v, q_stride, kv_stride, cu_queries, cu_keys, batch, heads, width,     \
-                       igla::Dropout(p, seed)},                                                    \
-                      dout, out, log_sums, dq, dk, dv);                                            \
+  KERNEL void attention_backward_##suffix(HEADS(T), const T* dout, const T* out,                   \
+                                          const igla::Acc<T>* log_sums, T* dq, T* dk, T* dv) {     \
+    igla::backward<T>(GIVEN, dout, out, log_sums, dq, dk, dv);                                     \
   }
 
 DEFINE(float, f32)

@@ -1,13 +1,14 @@
-// LayerNorm of a residual sum: y = LN(r + dropout(x)). The derivation is in ops/norm.py.
+// LayerNorm of a residual sum: y = LN(r + dropout(x + b)). The derivation is in ops/norm.py.
 #include "common.h"
 
 namespace igla {
 
-// x, residual, sum, y [rows, width] (residual may be null); weight, bias [width];
-// statistics [rows, 2] mean and 1/deviation.
+// x, residual, sum, y [rows, width]; x_bias, weight, bias [width]; statistics [rows, 2] mean and
+// 1/deviation.
 template <class T>
-void forward(const T* x, const T* residual, const Acc<T>* weight, const Acc<T>* bias, T* sum, T* y,
-             Acc<T>* statistics, int64_t rows, int64_t width, double epsilon, Dropout told) {
+void forward(const T* x, const Acc<T>* x_bias, const T* residual, const Acc<T>* weight,
+             const Acc<T>* bias, T* sum, T* y, Acc<T>* statistics, int64_t rows, int64_t width,
+             double epsilon, Dropout told) {
   using A = Acc<T>;
 #pragma omp parallel
   {
@@ -16,60 +17,57 @@ void forward(const T* x, const T* residual, const Acc<T>* weight, const Acc<T>* 
     const Dropout dropout = told;  // a copy of the thread's own, or the loops do not vectorize
     Share share(rows);
     for (int64_t row = share.first; row < share.last; row++) {
-      const T* in = x + row * width;
+      const T *in = x + row * width, *r = residual + row * width;
       T* kept = sum + row * width;
       uint32_t element = uint32_t(row * width);
       if (dropout.active()) {
-        SIMD for (int64_t i = 0; i < width; i++)
-          s[i] = load(in[i]) * A(dropout.factor(element + uint32_t(i)));
+        SIMD for (int i = 0; i < width; i++)
+          s[i] = (load(in[i]) + x_bias[i]) * A(dropout.factor(element + i)) + load(r[i]);
       } else {
-        SIMD for (int64_t i = 0; i < width; i++) s[i] = load(in[i]);
-      }
-      if (residual) {
-        const T* r = residual + row * width;
-        SIMD for (int64_t i = 0; i < width; i++) s[i] += load(r[i]);
+        SIMD for (int i = 0; i < width; i++) s[i] = load(in[i]) + x_bias[i] + load(r[i]);
       }
       // From here on the sum is what the backward pass will read: rounded to T.
       A total = 0;
-      SIMD_SUM(total) for (int64_t i = 0; i < width; i++) {
+      SIMD_SUM(total) for (int i = 0; i < width; i++) {
         store(kept[i], s[i]);
         s[i] = load(kept[i]);
         total += s[i];
       }
       A mean = total / width, squares = 0;
-      SIMD_SUM(squares) for (int64_t i = 0; i < width; i++)
+      SIMD_SUM(squares) for (int i = 0; i < width; i++)
         squares += (s[i] - mean) * (s[i] - mean);
       A inverse = 1 / std::sqrt(squares / width + A(epsilon));
       statistics[2 * row] = mean;
       statistics[2 * row + 1] = inverse;
       T* out = y + row * width;
-      SIMD for (int64_t i = 0; i < width; i++)
+      SIMD for (int i = 0; i < width; i++)
         store(out[i], (s[i] - mean) * inverse * weight[i] + bias[i]);
     }
   }
 }
 
 // dy, sum, dsum, dx [rows, width] (dx null: there was no dropout, and it equals dsum);
-// dweight, dbias [width]. Each thread sums its rows and the shares are added in the threads' order,
+// dx_bias, dweight, dbias [width]. Each thread sums its rows and the shares are added in the threads' order,
 // so that the same number of threads gives the same bits.
 template <class T>
 void backward(const T* dy, const T* sum, const Acc<T>* statistics, const Acc<T>* weight, T* dsum,
-              T* dx, Acc<T>* dweight, Acc<T>* dbias, int64_t rows, int64_t width,
+              T* dx, Acc<T>* dx_bias, Acc<T>* dweight, Acc<T>* dbias, int64_t rows, int64_t width,
               Dropout told) {
   using A = Acc<T>;
-  std::unique_ptr<A[]> shares(new A[2 * width * omp_get_max_threads()]());
+  std::unique_ptr<A[]> shares(new A[3 * width * omp_get_max_threads()]());
 #pragma omp parallel
   {
     std::unique_ptr<A[]> buffer(new A[2 * width]);
     A *g = buffer.get(), *normal = g + width;
-    A *my_dweight = shares.get() + 2 * width * omp_get_thread_num(), *my_dbias = my_dweight + width;
+    A* my_dweight = shares.get() + 3 * width * omp_get_thread_num();
+    A *my_dbias = my_dweight + width, *my_dx_bias = my_dbias + width;
     const Dropout dropout = told;
     Share share(rows);
     for (int64_t row = share.first; row < share.last; row++) {
       const T *upper = dy + row * width, *s = sum + row * width;
       A mean = statistics[2 * row], inverse = statistics[2 * row + 1];
       A sum_g = 0, sum_gn = 0;
-      SIMD_SUM(sum_g, sum_gn) for (int64_t i = 0; i < width; i++) {
+      SIMD_SUM(sum_g, sum_gn) for (int i = 0; i < width; i++) {
         A d = load(upper[i]);
         normal[i] = (load(s[i]) - mean) * inverse;
         g[i] = d * weight[i];
@@ -81,47 +79,54 @@ void backward(const T* dy, const T* sum, const Acc<T>* statistics, const Acc<T>*
       sum_g /= width;
       sum_gn /= width;
       T* out = dsum + row * width;
-      SIMD for (int64_t i = 0; i < width; i++) {
+      SIMD for (int i = 0; i < width; i++) {
         g[i] = (g[i] - sum_g - normal[i] * sum_gn) * inverse;
         store(out[i], g[i]);
       }
       if (dx) {
         T* branch = dx + row * width;
         uint32_t element = uint32_t(row * width);
-        SIMD for (int64_t i = 0; i < width; i++)
-          store(branch[i], g[i] * A(dropout.factor(element + uint32_t(i))));
+        SIMD for (int i = 0; i < width; i++) {
+          g[i] *= A(dropout.factor(element + i));
+          store(branch[i], g[i]);
+        }
       }
+      SIMD for (int i = 0; i < width; i++) my_dx_bias[i] += g[i];
     }
 #pragma omp barrier
 #pragma omp for
     for (int64_t i = 0; i < width; i++) {
-      A w = 0, b = 0;
+      A w = 0, b = 0, x = 0;
       for (int thread = 0; thread < omp_get_num_threads(); thread++) {
-        w += shares[2 * width * thread + i];
-        b += shares[2 * width * thread + width + i];
+        const A* share = shares.get() + 3 * width * thread + i;
+        w += share[0];
+        b += share[width];
+        x += share[2 * width];
       }
       dweight[i] = w;
       dbias[i] = b;
+      dx_bias[i] = x;
     }
   }
 }
 
 }  // namespace igla
 
-#define DEFINE(T, suffix)                                                                         \
-  KERNEL void norm_forward_##suffix(const T* x, const T* residual, const igla::Acc<T>* weight,    \
-                                    const igla::Acc<T>* bias, T* sum, T* y,                       \
-                                    igla::Acc<T>* statistics, int64_t rows, int64_t width,        \
-                                    double epsilon, double p, uint64_t seed) {                    \
-    igla::forward(x, residual, weight, bias, sum, y, statistics, rows, width, epsilon,            \
-                  igla::Dropout(p, seed));                                                        \
-  }                                                                                               \
-  KERNEL void norm_backward_##suffix(const T* dy, const T* sum, const igla::Acc<T>* statistics,   \
-                                     const igla::Acc<T>* weight, T* dsum, T* dx,                  \
-                                     igla::Acc<T>* dweight, igla::Acc<T>* dbias, int64_t rows,    \
-                                     int64_t width, double p, uint64_t seed) {                    \
-    igla::backward(dy, sum, statistics, weight, dsum, dx, dweight, dbias, rows, width,            \
-                   igla::Dropout(p, seed));                                                       \
+#define DEFINE(T, suffix)                                                                          \
+  KERNEL void norm_forward_##suffix(const T* x, const igla::Acc<T>* x_bias, const T* residual,     \
+                                    const igla::Acc<T>* weight, const igla::Acc<T>* bias, T* sum,  \
+                                    T* y, igla::Acc<T>* statistics, int64_t rows, int64_t width,   \
+                                    double epsilon, double p, uint64_t seed) {                     \
+    igla::forward(x, x_bias, residual, weight, bias, sum, y, statistics, rows, width, epsilon,     \
+                  igla::Dropout(p, seed));                                                         \
+  }                                                                                                \
+  KERNEL void norm_backward_##suffix(const T* dy, const T* sum, const igla::Acc<T>* statistics,    \
+                                     const igla::Acc<T>* weight, T* dsum, T* dx,                   \
+                                     igla::Acc<T>* dx_bias, igla::Acc<T>* dweight,                 \
+                                     igla::Acc<T>* dbias, int64_t rows, int64_t width, double p,   \
+                                     uint64_t seed) {                                              \
+    igla::backward(dy, sum, statistics, weight, dsum, dx, dx_bias, dweight, dbias, rows, width,    \
+                   igla::Dropout(p, seed));                                                        \
   }
 
 DEFINE(float, f32)

@@ -1,11 +1,18 @@
 // AdamW over many tensors at once, and over single rows of an embedding. See optim/adamw.py.
 #include "common.h"
 
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
 namespace igla {
+
+// Below so many numbers one thread is done before another has been woken.
+constexpr int64_t kWorthThreads = 1 << 15;
 
 // Moments fade into numbers too small for the processor to be quick with (under 1e-38): within
 // these kernels such numbers are zero.
@@ -39,16 +46,45 @@ inline void update(float& p, float& m, float& v, float g, const Step& step, cons
   p -= step.size * m / (std::sqrt(v) / step.root + rule.epsilon);
 }
 
+// copy: where p goes in bf16 as well, or null.
 template <class G>
-void dense(float* p, float* m, float* v, const G* g, int64_t size, float factor, Step step,
-           Rule rule) {
-#pragma omp parallel
+void dense(float* p, float* m, float* v, const G* g, bf16* copy, int64_t size, float factor,
+           Step step, Rule rule) {
+#pragma omp parallel if (size > kWorthThreads)
   {
     FlushTinyNumbers flush;
     Share share(size);
-    SIMD for (int64_t i = share.first; i < share.last; i++)
-      update(p[i], m[i], v[i], load(g[i]) * factor, step, rule);
+    if (copy) {
+      SIMD for (int64_t i = share.first; i < share.last; i++) {
+        update(p[i], m[i], v[i], load(g[i]) * factor, step, rule);
+        store(copy[i], p[i]);
+      }
+    } else {
+      SIMD for (int64_t i = share.first; i < share.last; i++)
+        update(p[i], m[i], v[i], load(g[i]) * factor, step, rule);
+    }
   }
+}
+
+// Within blocks in float, which the processor is quick with, and between them in double. The threads'
+// shares are added in their order, so that the same number of threads gives the same bits.
+template <class G>
+double sum_of_squares(const G* g, int64_t size) {
+  constexpr int64_t kBlock = 1024;
+  std::vector<double> shares(omp_get_max_threads());
+#pragma omp parallel if (size > kWorthThreads)
+  {
+    Share share((size + kBlock - 1) / kBlock);
+    double mine = 0;
+    for (int64_t block = share.first; block < share.last; block++) {
+      int64_t end = std::min((block + 1) * kBlock, size);
+      float sum = 0;
+      SIMD_SUM(sum) for (int64_t i = block * kBlock; i < end; i++) sum += load(g[i]) * load(g[i]);
+      mine += sum;
+    }
+    shares[omp_get_thread_num()] = mine;
+  }
+  return std::accumulate(shares.begin(), shares.end(), 0.0);
 }
 
 }  // namespace igla
@@ -57,12 +93,15 @@ using igla::Rule;
 using igla::Step;
 
 #define DEFINE(G, suffix)                                                                         \
-  KERNEL void adamw_dense_##suffix(float* p, float* m, float* v, const G* g, int64_t size,        \
-                                   double factor, double decay, double step_size, double root,    \
+  KERNEL void adamw_dense_##suffix(float* p, float* m, float* v, const G* g, igla::bf16* copy,    \
+                                   int64_t size, double factor, double decay, double step_size, double root,    \
                                    double beta1, double beta2, double epsilon) {                  \
-    igla::dense(p, m, v, g, size, float(factor),                                                  \
+    igla::dense(p, m, v, g, copy, size, float(factor),                                                 \
                 Step{float(decay), float(step_size), float(root)},                                \
                 Rule{float(beta1), float(beta2), float(epsilon)});                                \
+  }                                                                                               \
+  KERNEL void sum_of_squares_##suffix(const G* g, double* sum, int64_t size) {                    \
+    *sum = igla::sum_of_squares(g, size);                                                         \
   }
 
 DEFINE(float, f32)

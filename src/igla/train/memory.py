@@ -1,0 +1,31 @@
+"""What the process does with memory while it trains."""
+
+import ctypes
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Of glibc's mallopt(3).
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_MMAP_THRESHOLD_MAX = 32 << 20
+
+
+@contextmanager
+def steady_memory() -> Iterator[None]:
+    """Steps that allocate the same again and again, without the cost of it.
+
+    glibc gives large blocks back to the system as soon as they are freed, and the system clears
+    every page that it lends again: from here on, and for the rest of the process, freed blocks are
+    kept. And Python's search for cycles, which runs every few steps, leaves out what was there
+    before.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_MAX)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
