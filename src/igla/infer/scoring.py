@@ -24,14 +24,16 @@ def score(
     batch_of  packs the sequences of the given indices
     """
     was_training = model.training
-    model.eval()
+    if was_training:
+        model.eval()
     order = np.argsort(-lengths, kind="stable")
     with torch.inference_mode():
         pieces = [
             model(batch_of(rows).to(device)).double().cpu().numpy()
             for rows in _in_batches(order, lengths)
         ]
-    model.train(was_training)
+    if was_training:
+        model.train()
     logits = np.concatenate(pieces)
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
