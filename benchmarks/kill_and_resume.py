@@ -80,7 +80,7 @@ def small_recipe(folder: Path) -> Recipe:
     settings = (
         "model.size=tiny model.layers=1 model.hidden_size=32 model.intermediate_size=64 "
         "train.batch_size=16 train.micro_batch_size=6 train.steps=6 train.save_steps=1 "
-        "train.evaluations_per_epoch=2 optim.ema=0.9"
+        "train.evaluations_per_epoch=2"
     )
     return load_recipe(None, [f"data.source={data}", *settings.split()])
 

@@ -78,8 +78,9 @@ def main() -> None:
         "--without",
         action="append",
         default=[],
+        choices=speed.OPTIONAL,
         metavar="NAME",
-        help="contestant not to run",
+        help=f"contestant not to run: {', '.join(speed.OPTIONAL)}",
     )
     arguments.add_argument(
         "--rows", type=int, nargs="*", default=(10_000, 100_000, 1_000_000), help="of scaling"

@@ -15,22 +15,24 @@ from minilm.workers import Answer, Job, answer
 
 
 def work(job: Job) -> Answer:
-    begun = time.time()
+    started = time.time()
     folder = Path(job["output"])
     train(load_recipe(Path(job["recipe"])), folder, plain_console())
     records = read_records(folder)
     steps = [record for record in records if record["kind"] == "step"]
-    counted = steps[job["warmup"] :]
+    before, counted = steps[: job["warmup"]], steps[job["warmup"] :]
+    begun = before[-1]["ended"] if before else counted[0]["ended"] - counted[0]["seconds"]
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     return {
-        "seconds": sum(step["seconds"] for step in counted),
+        # From the end of one step to the end of another, as Trainer's clock runs.
+        "seconds": counted[-1]["ended"] - begun,
         "rows": sum(step["sequences"] for step in counted),
         "tokens": sum(step["tokens"] for step in counted),
         "waited": sum(step["waited"] for step in counted),
         "peak_memory": metrics["training"]["peak_memory"],
         "losses": [step["loss"] for step in steps],
         "validation_loss": [r["validation_loss"] for r in records if r["kind"] == "evaluation"][-1],
-        "whole_seconds": time.time() - begun,
+        "whole_seconds": time.time() - started,
     }
 
 

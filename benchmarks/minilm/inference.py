@@ -16,7 +16,8 @@ from minilm.workers import Answer, ask
 
 RUNTIMES = {
     "igla": {"runtime": "igla"},
-    "transformers": {"runtime": "transformers"},
+    "transformers": {"runtime": "transformers", "library": "highest"},
+    "transformers, float32 by oneDNN": {"runtime": "transformers", "library": "medium"},
     "ONNX Runtime float32": {"runtime": "onnx", "file": "model.onnx"},
     "ONNX Runtime dynamic INT8": {"runtime": "onnx", "file": "model.int8.onnx"},
 }

@@ -1,7 +1,8 @@
 """Scores texts with a classifier: all at once, and one by one.
 
-Job: runtime (igla, transformers, onnx), model (folder; of ONNX a file in it), file (of ONNX), texts
-(JSON file), singles (how many one by one). From text to probabilities: tokenizing is part of it.
+Job: runtime (igla, transformers, onnx), model (folder that igla has written; with ONNX files), file
+(of ONNX), library (of transformers' products), texts (JSON file), singles (how many one by one).
+From text to probabilities: tokenizing is part of it.
 """
 
 import json
@@ -52,6 +53,7 @@ def transformers(job: Job) -> Score:
     import torch
     from transformers import AutoModelForSequenceClassification
 
+    torch.set_float32_matmul_precision(job["library"])
     model = AutoModelForSequenceClassification.from_pretrained(job["model"]).eval()
     tokenize = _tokenizer(job)
 
@@ -84,8 +86,13 @@ def _tokenizer(job: Job) -> Callable[[Sequence[str], str], Any]:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(job["model"])
+    rule = json.loads((Path(job["model"]) / "igla.json").read_text(encoding="utf-8"))
     return lambda texts, kind: tokenizer(
-        list(texts), padding=True, truncation=True, max_length=128, return_tensors=kind
+        list(texts),
+        padding=True,
+        truncation=True,
+        max_length=rule["max_length"],
+        return_tensors=kind,
     )
 
 

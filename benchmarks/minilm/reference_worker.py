@@ -1,11 +1,13 @@
 """The plainest loop with transformers' model and torch's AdamW, in float32: its losses.
 
-Job: folder (of rows.prepare), base (folder with initial weights), batch_size, rate, warmup_steps.
+Job: folder (of rows.prepare), base (folder with initial weights), rate, warmup_steps.
 The batches are those of igla's plan, in its order; the rates those of its cosine schedule.
 """
 
+import itertools
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import BertForSequenceClassification
@@ -23,8 +25,9 @@ def work(job: Job) -> Answer:
         [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}]
     )
     rows = read_rows(Path(job["folder"]) / "train.npz")
-    size = job["batch_size"]
-    batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+    with np.load(Path(job["folder"]) / "train.npz") as file:
+        starts = np.concatenate([[0], np.cumsum(file["batches"])])
+    batches = [rows[start:end] for start, end in itertools.pairwise(starts)]
     losses = []
     for step, batch in enumerate(batches):
         factor = learning_rate_factor(

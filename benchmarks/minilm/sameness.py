@@ -26,8 +26,7 @@ def curve(data: Path, folder: Path, settings: list[str]) -> dict[str, Any]:
     prepared = prepare(data, folder, CURVE_STEPS, [*_course(), "model.dropout=0", *settings])
     base = _initial(prepared, folder / "initial", seed=1, dropout=0.0)
     mine = _igla(prepared, folder / "igla", base, "float32")["losses"]
-    batch_size = prepared.recipe.train.batch_size
-    job = {"folder": str(folder), "base": base, "batch_size": batch_size, "rate": RATE}
+    job = {"folder": str(folder), "base": base, "rate": RATE}
     theirs = ask("reference_worker", job | {"warmup_steps": WARMUP})["losses"]
     apart = [abs(one - other) / other for one, other in zip(mine, theirs, strict=True)]
     return {"igla": mine, "transformers": theirs, "largest_relative_difference": max(apart)}

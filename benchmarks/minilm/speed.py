@@ -26,10 +26,11 @@ class Contestant:
     attention: str = "sdpa"
 
 
+IGLA, DEFAULT = "igla bf16", "Trainer default"  # whom all are compared with: these always run
 CONTESTANTS = (
-    Contestant("igla bf16", precision="bf16"),
+    Contestant(IGLA, precision="bf16"),
     Contestant("igla float32", precision="float32"),
-    Contestant("Trainer default"),
+    Contestant(DEFAULT),
     Contestant("Trainer bf16", arguments=(("bf16", True),)),
     Contestant("Trainer bf16, grouped", arguments=(("bf16", True), *GROUPED.items())),
     Contestant(
@@ -42,6 +43,8 @@ CONTESTANTS = (
         arguments=(("bf16", True), ("torch_compile", True), *GROUPED.items()),
     ),
 )
+
+OPTIONAL = [one.name for one in CONTESTANTS if one.name not in (IGLA, DEFAULT)]
 
 
 def measure(
@@ -64,9 +67,14 @@ def measure(
         for dtype, library in (("bfloat16", "highest"), ("float32", "medium")):
             job = {"tokens": tokens, "dtype": dtype, "library": library}
             limits[dtype].append(ask("limit_worker", job)["gflops"])
-        for one in contestants:
-            found[one.name].append(run(one, prepared, folder / f"{one.name}-{pair}", warmup))
-            print(f"pair {pair + 1}: {one.name}: {rate(found[one.name][-1]):.1f} samples/s")
+        first = pair % len(contestants)
+        for one in contestants[first:] + contestants[:first]:
+            answer = run(one, prepared, folder / f"{one.name}-{pair}", warmup)
+            # Steps that were not counted may have had longer or shorter rows: all are measured in
+            # rows of the average length.
+            answer["rate"] = answer["tokens"] / answer["seconds"] / prepared.tokens_per_row
+            found[one.name].append(answer)
+            print(f"pair {pair + 1}: {one.name}: {answer['rate']:.1f} samples/s", flush=True)
     return summary(found, {name: median(values) for name, values in limits.items()}, prepared)
 
 
@@ -99,7 +107,7 @@ def summary(
     """Medians, ratios pair by pair against the default and the best Trainer, and shares."""
     tuned = max(
         (name for name in found if name.startswith("Trainer")),
-        key=lambda name: median([rate(answer) for answer in found[name]]),
+        key=lambda name: median([answer["rate"] for answer in found[name]]),
     )
     most = {
         dtype: gflops * 1e9 / (6 * MATRIX_WEIGHTS * prepared.tokens_per_row)
@@ -107,13 +115,13 @@ def summary(
     }
     contestants = {}
     for name, answers in found.items():
-        rates = [rate(answer) for answer in answers]
+        rates = [answer["rate"] for answer in answers]
         contestants[name] = {
             "samples_per_second": spread(rates),
-            "tokens_per_second": spread([a["tokens"] / a["seconds"] for a in answers]),
+            "tokens_per_second": spread([rate * prepared.tokens_per_row for rate in rates]),
             "share_of_bf16_limit": median(rates) / most["bfloat16"],
             "peak_memory": median([answer["peak_memory"] for answer in answers]),
-            "against_default": spread(ratios(answers, found["Trainer default"])),
+            "against_default": spread(ratios(answers, found[DEFAULT])),
             "against_tuned": spread(ratios(answers, found[tuned])),
         }
     return {
@@ -123,19 +131,14 @@ def summary(
         "limit_gflops": limits,
         "limit_samples_per_second": most,
         "tuned": tuned,
-        "waited_for_data": median([a["waited"] / a["seconds"] for a in found["igla bf16"]]),
+        "waited_for_data": median([a["waited"] / a["seconds"] for a in found[IGLA]]),
         "contestants": contestants,
     }
 
 
-def rate(answer: Answer) -> float:
-    """Samples a second."""
-    return float(answer["rows"] / answer["seconds"])
-
-
 def ratios(answers: list[Answer], others: list[Answer]) -> list[float]:
     """Of the rates, pair by pair."""
-    return [rate(mine) / rate(other) for mine, other in zip(answers, others, strict=True)]
+    return [mine["rate"] / other["rate"] for mine, other in zip(answers, others, strict=True)]
 
 
 def lines(result: dict[str, Any]) -> list[str]:

@@ -7,8 +7,8 @@ dropout, seed, base (folder with initial weights, or null), arguments (of Traini
 attention (implementation), evaluate (whether to report the validation loss).
 """
 
-import resource
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,17 @@ from transformers import (
 )
 
 from minilm.workers import Answer, Job, answer
+
+
+@dataclass
+class Counting(DataCollatorWithPadding):
+    """Counts rows and real tokens of each batch."""
+
+    counts: list[tuple[int, int]] = field(default_factory=list)
+
+    def __call__(self, features: list[dict[str, Any]]) -> Any:
+        self.counts.append((len(features), sum(len(one["input_ids"]) for one in features)))
+        return super().__call__(features)
 
 
 class Clock(TrainerCallback):
@@ -47,7 +58,7 @@ def work(job: Job) -> Answer:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_file=str(folder / "tokenizer" / "tokenizer.json"), pad_token="[PAD]"
     )
-    clock = Clock(job["warmup"])
+    clock, collator = Clock(job["warmup"]), Counting(tokenizer)
     trainer = Trainer(
         model=build_model(job),
         args=TrainingArguments(
@@ -62,21 +73,27 @@ def work(job: Job) -> Answer:
             **job["arguments"],
         ),
         train_dataset=rows,
-        data_collator=DataCollatorWithPadding(tokenizer),
+        data_collator=collator,
         callbacks=[clock],
     )
     trainer.train()
-    counted = (job["steps"] - job["warmup"]) / job["steps"]
+    counted = collator.counts[job["warmup"] : job["steps"]]
     found = {
         "seconds": clock.ended - clock.begun,
-        "rows": len(rows) * counted,
-        "tokens": sum(len(row["input_ids"]) for row in rows) * counted,
-        "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "rows": sum(rows for rows, _ in counted),
+        "tokens": sum(tokens for _, tokens in counted),
+        "peak_memory": peak_memory(),
     }
     if job["evaluate"]:
         validation = read_rows(folder / "validation.npz")
         found["validation_loss"] = trainer.evaluate(validation)["eval_loss"]
     return found
+
+
+def peak_memory() -> int:
+    """In bytes; not by getrusage, which counts the process that this one was forked from."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -21,12 +21,19 @@ def copy_of(weight: Tensor) -> Tensor:
     return copy
 
 
+def with_copy(model: nn.Linear) -> Tensor:
+    """As AdamW leaves it: with a copy that counts until somebody writes the weight."""
+    copy = copy_to_write(model.weight)
+    copy.copy_(model.weight.detach())
+    has_written(model.weight, copy)
+    return copy
+
+
 def test_a_copy_that_was_written_with_its_weight_is_taken() -> None:
-    weight = network().weight
+    model = network()
+    weight = model.weight
     assert copy_of(weight) is not copy_of(weight)
-    copy = copy_to_write(weight)
-    copy.copy_(weight.detach())
-    has_written(weight, copy)
+    copy = with_copy(model)
     assert copy_of(weight) is copy is copy_to_write(weight)
     assert not copy_of(weight).requires_grad
 
@@ -49,7 +56,7 @@ def test_every_optimizers_step_is_seen(name: str) -> None:
         momentum=0.9,
     )
     for _ in range(3):
-        before = copy_of(model.weight).clone()
+        before = with_copy(model).clone()
         for parameter in model.parameters():
             parameter.grad_dtype = None
             parameter.grad = torch.ones_like(parameter, dtype=torch.bfloat16)
@@ -70,7 +77,7 @@ def test_every_optimizers_step_is_seen(name: str) -> None:
 )
 def test_every_change_is_seen(change: Callable[[nn.Linear], object]) -> None:
     model = network()
-    copy_of(model.weight)
+    with_copy(model)
     with torch.no_grad():
         change(model)
     assert torch.equal(copy_of(model.weight), model.weight.bfloat16())
@@ -81,7 +88,7 @@ def test_averaged_weights_are_seen_and_so_are_the_own_ones_after_them() -> None:
     ema = Ema(model, 0.5)
     with torch.no_grad():
         model.weight.add_(1.0)
-    own = copy_of(model.weight).clone()
+    own = with_copy(model).clone()
     with ema.swapped(model):
         assert torch.equal(copy_of(model.weight), model.weight.bfloat16())
         assert not torch.equal(copy_of(model.weight), own)
@@ -90,7 +97,19 @@ def test_averaged_weights_are_seen_and_so_are_the_own_ones_after_them() -> None:
 
 def test_a_model_that_has_predicted_can_be_trained() -> None:
     model, x = network(), torch.randn(4, 5, dtype=torch.bfloat16)
+    with_copy(model)
     with torch.inference_mode():
         linear(x, model.weight, model.bias)
     linear(x.requires_grad_(), model.weight, model.bias).sum().backward()
     assert model.weight.grad is not None
+
+
+def test_a_backward_pass_does_not_take_a_copy_of_later_weights() -> None:
+    model, x = network(), torch.randn(4, 5, dtype=torch.bfloat16, requires_grad=True)
+    with_copy(model)
+    y = linear(x, model.weight, model.bias)
+    with torch.no_grad():
+        model.weight.add_(1.0)
+    with_copy(model)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()

@@ -142,7 +142,7 @@ def test_a_process_whose_compiler_fails_computes_all_the_same(tmp_path: Path) ->
 
 
 def test_two_processes_may_compile_at_once(tmp_path: Path) -> None:
-    real = shutil.which("g++") or shutil.which("clang++")
+    real = shutil.which("g++")
     compiler = compiler_of(tmp_path, f'#!/bin/sh\nexec {real} "$@" -O0\n')
     cache = tmp_path / "cache"
     environment = {**os.environ, "CXX": compiler, "IGLA_CACHE": str(cache)}
@@ -153,5 +153,7 @@ def test_two_processes_may_compile_at_once(tmp_path: Path) -> None:
     ]
     for process in started:
         printed, _ = process.communicate(timeout=120)
-        assert printed.splitlines() == ["compiled by cxx", "tensor(2.)"]
+        said, computed = printed.splitlines()
+        assert said.startswith("compiled by cxx (kernels-")
+        assert computed == "tensor(2.)"
     assert [path.suffix for path in cache.iterdir()] == [".so"]

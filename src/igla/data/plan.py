@@ -19,7 +19,7 @@ class DataPlan:
     """Batches of rows of similar length; each epoch holds every row once.
 
     lengths       [N] tokens of each row, by which rows are put together
-    batch_size    rows in an optimizer step; the last step of an epoch may have fewer
+    batch_size    rows in an optimizer step; one step of an epoch may have fewer
     seed          of the order
     batch_tokens  tokens in an optimizer step, more or less, in place of batch_size
     """

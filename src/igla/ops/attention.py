@@ -44,6 +44,10 @@ class AttentionLayout:
     cu_seqlens: Tensor
     longest: int
 
+    def __post_init__(self) -> None:
+        if self.cu_seqlens.dtype != torch.int64 or not self.cu_seqlens.is_contiguous():
+            raise ValueError("cu_seqlens must be contiguous int64.")
+
     @cached_property
     def tokens(self) -> int:
         """How many there are, without padding."""

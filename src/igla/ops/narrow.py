@@ -26,7 +26,8 @@ _copies = WeakTensorKeyDictionary()
 def narrow(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """The weight in a type, without a gradient: itself, its written copy, or a new cast.
 
-    A copy counts only while nobody else has written the weight, by torch's version counter.
+    A copy counts only while nobody else has written the weight, by torch's version counter. What is
+    written past that counter, through `weight.data`, is not seen.
     """
     if weight.dtype == dtype:
         return weight.detach()
@@ -36,6 +37,11 @@ def narrow(weight: Tensor, dtype: torch.dtype) -> Tensor:
     return weight.to(dtype)
 
 
+def has_copy(weight: Tensor) -> bool:
+    """Whether a copy has been written, now or before."""
+    return weight in _copies
+
+
 def copy_to_write(weight: Tensor) -> Tensor:
     """Room for a bf16 copy of the weight, for someone who is about to write both."""
     held: _Copy | None = _copies.get(weight)
@@ -43,5 +49,6 @@ def copy_to_write(weight: Tensor) -> Tensor:
 
 
 def has_written(weight: Tensor, copy: Tensor) -> None:
-    """Both have been written."""
+    """Both have been written; a backward pass that still needs the former copy raises."""
+    torch.autograd.graph.increment_version(copy)
     _copies[weight] = _Copy(copy, weight._version)

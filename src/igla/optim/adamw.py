@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from igla.ops import native
-from igla.ops.narrow import copy_to_write, has_written
+from igla.ops.narrow import copy_to_write, has_copy, has_written
 
 _dense = native.Kernel("adamw_dense", "pppppi" + 7 * "d")
 _catch_up = native.Kernel("adamw_catch_up", "ppppppiipiddd")
@@ -50,16 +50,22 @@ class AdamW(torch.optim.Optimizer):
         if not all(fits(p) for group in self.param_groups for p in group["params"]):
             raise ValueError("This AdamW takes contiguous float32 weights on the processor.")
         self._late: dict[Tensor, _Late] = {}
+        self.register_state_dict_pre_hook(lambda optimizer: self.settle())
+        self.register_load_state_dict_post_hook(lambda optimizer: self.forget_lateness())
 
     def by_rows(self, weight: Tensor) -> Callable[[Tensor], None]:
         """Update this weight [R, H] by rows from now on; returns what is to be called with the
-        numbers of rows before each reading of them."""
+        numbers of rows before each reading of them. It raises IndexError for one that is none."""
         self._late[weight] = _Late(len(weight))
+        self.forget_lateness()
 
         @torch.no_grad()
         def before_reading(rows: Tensor) -> None:
+            rows = torch.unique(rows).long()  # in order
+            if len(rows) and not 0 <= rows[0] <= rows[-1] < len(weight):
+                raise IndexError(f"There is no row {rows[0]} or {rows[-1]} of {len(weight)}.")
             if self.state.get(weight):
-                self._bring_up(weight, torch.unique(rows))
+                self._bring_up(weight, rows)
 
         return before_reading
 
@@ -101,7 +107,7 @@ class AdamW(torch.optim.Optimizer):
     ) -> None:
         state = self.state[weight]
         if not state:
-            state["step"] = torch.tensor(0.0)
+            state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
             state["exp_avg"] = torch.zeros_like(weight)
             state["exp_avg_sq"] = torch.zeros_like(weight)
         state["step"] += 1
@@ -125,7 +131,7 @@ class AdamW(torch.optim.Optimizer):
             )
         else:
             gradient = gradient.contiguous()
-            if gradient.dtype == torch.bfloat16:  # so the weight computes in bf16
+            if gradient.dtype == torch.bfloat16 or has_copy(weight):  # it computes in bf16
                 copy = copy_to_write(weight)
             _dense(
                 *(gradient.dtype, *tensors, gradient, copy, weight.numel()),
@@ -156,9 +162,9 @@ class _Late:
     """
 
     def __init__(self, rows: int):
-        self.done = torch.zeros(rows, dtype=torch.int64)
-        self.touched = torch.zeros(rows, dtype=torch.uint8)
-        self.steps = torch.zeros(1024, 3)
+        self.done = torch.zeros(rows, dtype=torch.int64, device="cpu")
+        self.touched = torch.zeros(rows, dtype=torch.uint8, device="cpu")
+        self.steps = torch.zeros(1024, 3, dtype=torch.float32, device="cpu")
         self.rule = (0.0, 0.0, 0.0)
 
     def begin_at(self, step: int, touched: Tensor) -> None:
@@ -170,5 +176,5 @@ class _Late:
     ) -> None:
         while step >= len(self.steps):
             self.steps = torch.cat([self.steps, torch.zeros_like(self.steps)])
-        self.steps[step] = torch.tensor(numbers)
+        self.steps[step] = torch.tensor(numbers, dtype=torch.float32, device="cpu")
         self.rule = rule

@@ -21,7 +21,14 @@ def global_norm(parameters: Iterable[Tensor]) -> float:
 
     Summed in float32, whatever narrower type the gradients have.
     """
-    return math.sqrt(sum(_square(_numbers(p.grad)) for p in parameters if p.grad is not None))
+    gradients = [_numbers(p.grad) for p in parameters if p.grad is not None]
+    if all(_in_one_pass(gradient) for gradient in gradients):
+        return math.sqrt(sum(_square(gradient) for gradient in gradients))
+    norms = [
+        torch.linalg.vector_norm(gradient, dtype=torch.promote_types(gradient.dtype, torch.float32))
+        for gradient in gradients
+    ]
+    return torch.linalg.vector_norm(torch.stack(norms)).item()
 
 
 def make_summable(parameters: Iterable[Tensor]) -> None:
@@ -70,10 +77,11 @@ def _numbers(gradient: Tensor) -> Tensor:
     return gradient.coalesce().values() if gradient.is_sparse else gradient
 
 
+def _in_one_pass(gradient: Tensor) -> bool:
+    return native.runs(gradient) and gradient.dtype != torch.float64 and gradient.is_contiguous()
+
+
 def _square(gradient: Tensor) -> float:
-    if native.runs(gradient) and gradient.dtype != torch.float64 and gradient.is_contiguous():
-        total = torch.empty((), dtype=torch.float64)
-        _sum_of_squares(gradient.dtype, gradient, total, gradient.numel())
-        return total.item()
-    dtype = torch.promote_types(gradient.dtype, torch.float32)
-    return torch.linalg.vector_norm(gradient, dtype=dtype).double().square().item()
+    total = torch.empty((), dtype=torch.float64)
+    _sum_of_squares(gradient.dtype, gradient, total, gradient.numel())
+    return total.item()

@@ -1,7 +1,7 @@
 """The training loop: a generator that yields one event an optimizer step."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from igla.data.store import TokenStore
 from igla.errors import UserError
 from igla.objective import Objective
 from igla.optim import apply_gradients, make_summable, set_learning_rate
-from igla.train.memory import steady_memory
+from igla.train.memory import peak_memory, steady_memory
 from igla.train.state import TrainState
 
 
@@ -27,6 +27,8 @@ class Step:
     skipped        the gradient overflowed under fp16, and the step was left out
     tokens         in this step
     seconds        this step took; `waited` of them for data
+    ended          when, in seconds since 1970
+    peak_memory    bytes that the process has held at most
     """
 
     step: int
@@ -38,6 +40,8 @@ class Step:
     sequences: int
     seconds: float
     waited: float
+    ended: float
+    peak_memory: int
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def fit(
     plan: DataPlan,
     settings: LoopSettings,
     stop_now: Callable[[], bool] = lambda: False,
-) -> Iterator[Step]:
+) -> Generator[Step]:
     """Train from where the state stands to the last step, one event a step.
 
     rows      numbers in the store of the rows that the plan counts from 0
@@ -72,7 +76,9 @@ def fit(
               state, saved with its partial gradients, can be continued from there
 
     Stopping after any event, saving and loading the state and calling fit again gives the same
-    losses and weights, bit for bit on the same machine. Raises UserError when the loss diverges.
+    losses and weights, bit for bit on the same machine. Between events some rows of the weights may
+    be late (optim.AdamW): state.settle() before reading them. Raises UserError when the loss
+    diverges.
     """
     state.model.train()
     try:
@@ -151,8 +157,21 @@ def _update(
     state.micro_step = 0
     state.step += 1
     state.tokens += tokens
-    seconds = time.perf_counter() - start
-    return Step(state.step, mean_loss, rate, norm, not finite, tokens, sequences, seconds, waited)
+    if state.step == settings.total_steps:
+        state.settle()  # what was put off until now is part of the work
+    return Step(
+        step=state.step,
+        loss=mean_loss,
+        learning_rate=rate,
+        gradient_norm=norm,
+        skipped=not finite,
+        tokens=tokens,
+        sequences=sequences,
+        seconds=time.perf_counter() - start,
+        waited=waited,
+        ended=time.time(),
+        peak_memory=peak_memory(),
+    )
 
 
 def _dropout_seed(seed: int, step: int, micro_step: int) -> int:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
+from igla.errors import UserError
+
 TABLE, TRACE = "profile.txt", "trace.json"
 # The first steps are slower than all others: memory is new, and products are compiled.
 WARMUP, STEPS = 5, 10
@@ -18,22 +20,23 @@ class StepProfile:
     """Records some steps of a run after its first ones; the others run as ever.
 
     Writes into the folder, when they are done, a table (profile.txt) and a trace (trace.json) that
-    opens in Perfetto or chrome://tracing.
+    opens in Perfetto or chrome://tracing. Raises UserError for a run of one step.
     """
 
     def __init__(self, folder: Path, total_steps: int, say: Callable[[str], None]):
+        if total_steps < 2:
+            raise UserError("--profile needs two steps or more: the first one is never typical.")
         self._folder, self._say = folder, say
         # Or torch's tracer writes of its own start and stop among the run's lines.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-        warmup = min(WARMUP, max(0, total_steps - 1))
-        self._steps = max(1, min(STEPS, total_steps - warmup))
+        warmup = min(WARMUP, total_steps - 1)
+        self._steps = min(STEPS, total_steps - warmup)
         activities = [ProfilerActivity.CPU]
         if torch.cuda.is_available():
             activities.append(ProfilerActivity.CUDA)
         self._profile = profile(
             activities=activities,
-            # A second cycle would begin as soon as the first has ended, if repeat did not say 1.
-            schedule=schedule(skip_first=warmup, wait=0, warmup=0, active=self._steps, repeat=1),
+            schedule=schedule(wait=0, warmup=warmup, active=self._steps, repeat=1),
             on_trace_ready=self._write,
         )
 

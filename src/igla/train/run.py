@@ -9,7 +9,7 @@ import fcntl
 import json
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -297,16 +297,18 @@ def _steps(run: Run) -> bool:
         Interrupts(run.say) as interrupts,
         TrainingProgress(run.console, settings.total_steps, state.step) as progress,
         _profile(run) as profile,
+        closing(
+            fit(
+                state,
+                run.objective,
+                run.setup.store,
+                run.setup.rows(TRAIN),
+                run.plan,
+                settings,
+                interrupts.urgent,
+            )
+        ) as steps,
     ):
-        steps = fit(
-            state,
-            run.objective,
-            run.setup.store,
-            run.setup.rows(TRAIN),
-            run.plan,
-            settings,
-            interrupts.urgent,
-        )
         for step in () if run.stale() else steps:
             run.log.step(step)
             progress.step(step)
@@ -323,6 +325,7 @@ def _steps(run: Run) -> bool:
                 break
         if state.micro_step:
             run.save()
+    run.model.encoder.embeddings.word.before_reading = None  # the optimizer has done its work
     if state.step:
         run.say(Throughput.of(read_records(run.folder)).said)
     return not interrupts.asked or state.step == settings.total_steps

@@ -1,7 +1,5 @@
 """How fast a training went, from the lines of its log."""
 
-import resource
-import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 class Throughput:
     """What all steps did together; `seconds` they took, `waited` of them for data.
 
-    peak_memory  bytes that this process held at most, up to here
+    peak_memory  bytes that the process held at most, up to the last step
     """
 
     sequences: int
@@ -28,7 +26,7 @@ class Throughput:
             name: sum(step[name] for step in steps)
             for name in ("sequences", "tokens", "seconds", "waited")
         }
-        return cls(**sums, peak_memory=peak_memory())
+        return cls(**sums, peak_memory=max(step["peak_memory"] for step in steps))
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {
@@ -45,9 +43,3 @@ class Throughput:
             f"{self.waited / self.seconds:.1%} of the time waiting for data; "
             f"peak memory {self.peak_memory / 1e9:.1f} GB"
         )
-
-
-def peak_memory() -> int:
-    """The most memory that this process has held, in bytes."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024

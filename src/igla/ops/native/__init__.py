@@ -9,6 +9,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -30,6 +31,8 @@ FLAGS = (
     *("-fopenmp", "-fPIC", "-fvisibility=hidden", "-w"),
 )
 SUFFIXES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
+# Sets of one, as activations must be of one type.
+_TYPES_KNOWN = [{dtype} for dtype in SUFFIXES]
 _TYPES: dict[str, "type[ctypes._SimpleCData[Any]]"] = {
     "p": ctypes.c_void_p,
     "i": ctypes.c_int64,
@@ -81,7 +84,8 @@ def runs(*activations: Tensor, parameters: Sequence[Tensor] = ()) -> bool:
     """Whether kernels take these: activations on the processor, of a type that they know, and
     parameters as they read them, contiguous and in the type that they sum in."""
     return (
-        all(tensor.device.type == "cpu" and tensor.dtype in SUFFIXES for tensor in activations)
+        all(tensor.device.type == "cpu" for tensor in activations)
+        and {tensor.dtype for tensor in activations} in _TYPES_KNOWN
         and all(
             parameter.dtype == accumulator(activations[0].dtype) and parameter.is_contiguous()
             for parameter in parameters
@@ -105,23 +109,25 @@ def native() -> Native:
     """Compile if need be, and load."""
     if os.environ.get("IGLA_KERNELS", "on") == "off":
         return Native(None, "IGLA_KERNELS=off")
-    asked = os.environ.get("CXX")
-    compiler = shutil.which(asked) if asked else shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        return Native(None, f"there is no C++ compiler ({asked or 'g++ or clang++'})")
+    asked = shlex.split(os.environ.get("CXX") or "g++")
+    found = shutil.which(asked[0])
+    if found is None:
+        return Native(None, f"there is no C++ compiler {asked[0]} (apt install g++, or set CXX)")
+    compiler = [found, *asked[1:]]
     try:
         target = cache_root() / f"kernels-{_key(compiler)}.so"
         if not target.is_file():
             _compile(compiler, target)
-        return Native(_load(compiler, target), f"compiled by {Path(compiler).name}")
+        return Native(_load(compiler, target), f"compiled by {Path(found).name} ({target.stem})")
     except subprocess.CalledProcessError as error:
-        first = error.stderr.strip().splitlines()[:1] or ["no message"]
-        return Native(None, f"{compiler} failed: {first[0]}")
+        lines = error.stderr.strip().splitlines() or ["no message"]
+        telling = next((line for line in lines if "error" in line), lines[0])
+        return Native(None, f"{found} failed: {telling}")
     except (OSError, RuntimeError) as error:
         return Native(None, f"the kernels cannot be compiled or read: {error}")
 
 
-def _load(compiler: str, target: Path) -> ctypes.CDLL:
+def _load(compiler: Sequence[str], target: Path) -> ctypes.CDLL:
     try:
         return ctypes.CDLL(str(target))
     except OSError:  # damaged: once more
@@ -129,7 +135,7 @@ def _load(compiler: str, target: Path) -> ctypes.CDLL:
         return ctypes.CDLL(str(target))
 
 
-def _compile(compiler: str, target: Path) -> None:
+def _compile(compiler: Sequence[str], target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         sources = sorted(SOURCES.glob("*.cpp"))
@@ -137,15 +143,15 @@ def _compile(compiler: str, target: Path) -> None:
         with ThreadPoolExecutor() as pool:
             list(pool.map(partial(_object, compiler), sources, objects))
         library = Path(folder) / "kernels.so"
-        _run([compiler, "-shared", "-fopenmp", *map(str, objects), "-o", str(library)])
+        _run([*compiler, "-shared", "-fopenmp", *map(str, objects), "-o", str(library)])
         with library.open("rb") as file:
             os.fsync(file.fileno())  # half a library would kill every process that loads it
         # By one rename: another process may be compiling the same.
         library.rename(target)
 
 
-def _object(compiler: str, source: Path, target: Path) -> None:
-    _run([compiler, *FLAGS, "-c", str(source), "-o", str(target)])
+def _object(compiler: Sequence[str], source: Path, target: Path) -> None:
+    _run([*compiler, *FLAGS, "-c", str(source), "-o", str(target)])
 
 
 def _run(command: Sequence[str]) -> str:
@@ -153,9 +159,12 @@ def _run(command: Sequence[str]) -> str:
     return done.stdout
 
 
-def _key(compiler: str) -> str:
+def _key(compiler: Sequence[str]) -> str:
     """What the compiled code hangs on: sources, flags, compiler and processor."""
-    parts = [_run([compiler, "--version"]), *FLAGS, platform.machine(), _processor()]
+    version = _run([*compiler, "--version"])
+    if "clang" in version:
+        raise RuntimeError("this is clang, and they are written for GCC; set CXX")
+    parts = [version, *FLAGS, platform.machine(), _processor()]
     parts += [path.read_text(encoding="utf-8") for path in sorted(SOURCES.glob("*.[ch]*"))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 

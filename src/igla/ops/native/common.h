@@ -2,8 +2,8 @@
 //
 // A kernel is a template over the type T of the activations: float, double (for checking gradients)
 // or bf16. Sums are kept in Acc<T>: double for double, else float. Loops are written so that the
-// compiler vectorizes them for whatever processor it compiles for; none of this needs -ffast-math,
-// so infinities and NaNs arrive where they should.
+// compiler vectorizes them for whatever processor it compiles for; none of this needs -ffast-math, so
+// a NaN arrives where it should.
 #pragma once
 
 #include <omp.h>
@@ -17,7 +17,6 @@
 #define KERNEL extern "C" __attribute__((visibility("default")))
 #define SIMD _Pragma("omp simd")
 #define SIMD_SUM(...) IGLA_PRAGMA(omp simd reduction(+ : __VA_ARGS__))
-#define SIMD_MAX(x) IGLA_PRAGMA(omp simd reduction(max : x))
 #define IGLA_PRAGMA(...) _Pragma(#__VA_ARGS__)
 
 namespace igla {

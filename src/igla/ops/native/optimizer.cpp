@@ -1,4 +1,4 @@
-// AdamW over many tensors at once, and over single rows of an embedding. See optim/adamw.py.
+// AdamW over a tensor, and over single rows of an embedding. See optim/adamw.py.
 #include "common.h"
 
 #include <algorithm>
@@ -37,13 +37,13 @@ struct Rule {
   float beta1, beta2, epsilon;
 };
 
-// The rule for a weight. Both kernels go through here: what a row gets late is what it would have
-// got in time, bit for bit.
+// The rule for a weight. All kernels go through here, and each sum of products is an fma that is
+// written out, so that no compiler contracts one loop's and not another's: what a row gets late is
+// what it would have got in time, bit for bit.
 inline void update(float& p, float& m, float& v, float g, const Step& step, const Rule& rule) {
-  p *= step.decay;
-  m = rule.beta1 * m + (1 - rule.beta1) * g;
-  v = rule.beta2 * v + (1 - rule.beta2) * g * g;
-  p -= step.size * m / (std::sqrt(v) / step.root + rule.epsilon);
+  m = std::fma(rule.beta1, m, (1 - rule.beta1) * g);
+  v = std::fma(rule.beta2, v, (1 - rule.beta2) * g * g);
+  p = std::fma(p, step.decay, -(step.size * m / (std::sqrt(v) / step.root + rule.epsilon)));
 }
 
 // copy: where p goes in bf16 as well, or null.
@@ -123,9 +123,20 @@ KERNEL void adamw_catch_up(float* p, float* m, float* v, int64_t* done, const ui
       if (touched[row]) {
         for (int64_t block = start; block < start + width; block += 64) {
           int64_t end = block + 64 < start + width ? block + 64 : start + width;
-          for (int64_t step = done[row] + 1; step <= now; step++)
-            SIMD for (int64_t i = block; i < end; i++)
-              update(p[i], m[i], v[i], 0.0f, steps[step], rule);
+          for (int64_t step = done[row] + 1; step <= now; step++) {
+            bool moves = false;
+            for (int64_t i = block; i < end; i++) moves |= m[i] != 0;
+            if (moves) {
+              SIMD for (int64_t i = block; i < end; i++)
+                update(p[i], m[i], v[i], 0.0f, steps[step], rule);
+            } else {  // the same without its roots and divisions
+              SIMD for (int64_t i = block; i < end; i++) {
+                p[i] *= steps[step].decay;
+                m[i] = 0;  // it may have been -0
+                v[i] *= rule.beta2;
+              }
+            }
+          }
         }
       } else {
         for (int64_t step = done[row] + 1; step <= now; step++)
