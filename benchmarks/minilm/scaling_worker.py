@@ -11,10 +11,10 @@ from igla.data.store import TokenStore
 from igla.model.config import named_config
 from igla.model.encoder import SequenceClassifier
 from igla.objective.classify import classification
-from igla.optim import AdamW, build_optimizer
 from igla.recipe import load_recipe
 from igla.train.loop import LoopSettings, fit
 from igla.train.memory import peak_memory
+from igla.train.optimizer import make_optimizer
 from igla.train.precision import choose_precision
 from igla.train.scaling import LossScale
 from igla.train.state import TrainState
@@ -23,25 +23,14 @@ from minilm.workers import Answer, Job, answer
 
 def work(job: Job) -> Answer:
     length, batch_size, vocab_size = job["length"], job["batch_size"], job["vocab_size"]
-    device, recipe = torch.device("cpu"), load_recipe(None)
+    device, recipe = torch.device("cpu"), load_recipe(None, ["optim.learning_rate=1e-4"])
     random, rows = np.random.default_rng(0), batch_size * job["steps"]
     precision = choose_precision("auto", device)
     model = SequenceClassifier(
         named_config("minilm-l6-h384", vocab_size=vocab_size, max_positions=length), 2
     )
     model.encoder.compute_dtype = precision.dtype
-    optimizer = build_optimizer(
-        "adamw",
-        model,
-        learning_rate=1e-4,
-        weight_decay=0.01,
-        betas=(0.9, 0.999),
-        epsilon=1e-8,
-        momentum=0.0,
-    )
-    word = model.encoder.embeddings.word
-    if isinstance(optimizer, AdamW):
-        word.before_reading = optimizer.by_rows(word.weight)
+    optimizer = make_optimizer(recipe.optim, model)
     store = TokenStore(
         tokens=random.integers(0, vocab_size, rows * length),
         offsets=np.arange(rows + 1) * length,

@@ -16,6 +16,7 @@ from igla.evaluate.metrics import decide
 from igla.infer.scoring import score
 from igla.model.encoder import SequenceClassifier
 from igla.model.folder import load_classifier, read_json, save_classifier
+from igla.ops.native import native
 from igla.ops.products import use_best_float32
 from igla.text.tokenizer import TextEncoder, load_tokenizer, save_tokenizer
 
@@ -60,6 +61,7 @@ class Classifier:
         From here on torch computes float32 products by the library that is faster on this machine.
         """
         use_best_float32()
+        native()  # compiled now, if need be, and not with the first text
         loaded = load_classifier(folder)
         if loaded.new:
             raise UserError(f"{folder} has no classifier ({loaded.new[0]} is missing): train one.")

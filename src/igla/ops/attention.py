@@ -16,6 +16,7 @@ where rowsum(P∘dP) = rowsum(dO∘O), so that no row of P is needed whole (Dao 
 B.2). Kept are Q, K, V, O and the logarithm of each row's sum; P is made again from them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -124,7 +125,8 @@ class _Attend(torch.autograd.Function):
         out = qkv.new_empty(tokens, heads * width)
         log_sums = bias.new_empty(heads, tokens)
         ctx.layout, ctx.p, ctx.seed = layout, p, native.draw_seed(p)
-        _forward(qkv.dtype, *_Attend.inputs(ctx, qkv, bias), out, log_sums)
+        inputs = _inputs(ctx, qkv.unbind(1), bias, layout.cu_seqlens)
+        _forward(qkv.dtype, *inputs, out, log_sums)
         out[layout.tokens :] = 0
         ctx.save_for_backward(qkv, bias, out, log_sums)
         return out
@@ -135,18 +137,9 @@ class _Attend(torch.autograd.Function):
         qkv, bias, out, log_sums = ctx.saved_tensors
         dqkv = torch.empty_like(qkv)
         dqkv[ctx.layout.tokens :] = 0
-        gradients = (dqkv[:, 0], dqkv[:, 1], dqkv[:, 2])
-        inputs = _Attend.inputs(ctx, qkv, bias)
-        _backward(qkv.dtype, *inputs, dout.contiguous(), out, log_sums, *gradients)
+        inputs = _inputs(ctx, qkv.unbind(1), bias, ctx.layout.cu_seqlens)
+        _backward(qkv.dtype, *inputs, dout.contiguous(), out, log_sums, *dqkv.unbind(1))
         return dqkv, column_sums(dqkv.flatten(1)).view_as(bias), None, None
-
-    @staticmethod
-    def inputs(ctx: Any, qkv: Tensor, bias: Tensor) -> tuple[Any, ...]:
-        _, _, heads, width = qkv.shape
-        stride, starts = 3 * heads * width, ctx.layout.cu_seqlens
-        sizes = (len(starts) - 1, heads, width)
-        parts = (qkv[:, 0], qkv[:, 1], qkv[:, 2])
-        return (*parts, bias, stride, stride, starts, starts, *sizes, ctx.p, ctx.seed)
 
 
 class _AttendOnce(torch.autograd.Function):
@@ -159,7 +152,8 @@ class _AttendOnce(torch.autograd.Function):
         out = q.new_empty(sequences, heads * width)
         log_sums = bias.new_empty(heads, sequences)
         ctx.layout, ctx.p, ctx.seed = layout, p, native.draw_seed(p)
-        _forward(q.dtype, *_AttendOnce.inputs(ctx, q, kv, bias), out, log_sums)
+        inputs = _inputs(ctx, (q, *kv.unbind(1)), bias, layout.each_once)
+        _forward(q.dtype, *inputs, out, log_sums)
         ctx.save_for_backward(q, kv, bias, out, log_sums)
         return out
 
@@ -169,17 +163,17 @@ class _AttendOnce(torch.autograd.Function):
         q, kv, bias, out, log_sums = ctx.saved_tensors
         dq, dkv = torch.empty_like(q), torch.empty_like(kv)
         dkv[ctx.layout.tokens :] = 0
-        inputs = _AttendOnce.inputs(ctx, q, kv, bias)
-        gradients = (dq, dkv[:, 0], dkv[:, 1])
-        _backward(q.dtype, *inputs, dout.contiguous(), out, log_sums, *gradients)
+        inputs = _inputs(ctx, (q, *kv.unbind(1)), bias, ctx.layout.each_once)
+        _backward(q.dtype, *inputs, dout.contiguous(), out, log_sums, dq, *dkv.unbind(1))
         sums = torch.cat([column_sums(dq.flatten(1)), column_sums(dkv.flatten(1))])
         return dq, dkv, sums.view_as(bias), None, None
 
-    @staticmethod
-    def inputs(ctx: Any, q: Tensor, kv: Tensor, bias: Tensor) -> tuple[Any, ...]:
-        sequences, heads, width = q.shape
-        layout = ctx.layout
-        sizes = (sequences, heads, width)
-        strides = (heads * width, 2 * heads * width)
-        starts = (layout.each_once, layout.cu_seqlens)
-        return (q, kv[:, 0], kv[:, 1], bias, *strides, *starts, *sizes, ctx.p, ctx.seed)
+
+def _inputs(ctx: Any, qkv: Sequence[Tensor], bias: Tensor, starts: Tensor) -> tuple[Any, ...]:
+    """What both kernels take first, from queries [Q, N, D], keys and values [T, N, D]; starts [B+1]
+    of each sequence's queries."""
+    q_QND, k_TND, _ = qkv
+    _, heads, width = q_QND.shape
+    sizes = (len(starts) - 1, heads, width)
+    strides = (q_QND.stride(0), k_TND.stride(0))
+    return (*qkv, bias, *strides, starts, ctx.layout.cu_seqlens, *sizes, ctx.p, ctx.seed)

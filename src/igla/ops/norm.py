@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from igla.ops import native
 
 _forward = native.Kernel("norm_forward", "ppppppppiiddu")
-_backward = native.Kernel("norm_backward", "pppppppppiidu")
+_backward = native.Kernel("norm_backward", "pppppppiidu")
 
 
 def add_norm(
@@ -75,9 +75,10 @@ class _AddNorm(torch.autograd.Function):
         total, statistics, weight = ctx.saved_tensors
         dsum = torch.empty_like(total)
         dx = torch.empty_like(total) if ctx.p else None
-        dx_bias, dweight, dbias = (torch.empty_like(weight) for _ in range(3))
+        sums = weight.new_empty(3, len(weight))
         _backward(
-            *(total.dtype, dy.contiguous(), total, statistics, weight),
-            *(dsum, dx, dx_bias, dweight, dbias, *total.shape, ctx.p, ctx.seed),
+            *(total.dtype, dy.contiguous(), total, statistics, weight, dsum, dx, sums),
+            *(*total.shape, ctx.p, ctx.seed),
         )
+        dx_bias, dweight, dbias = sums
         return (dsum if dx is None else dx), dx_bias, dsum, dweight, dbias, None, None

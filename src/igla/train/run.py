@@ -25,11 +25,11 @@ from igla.errors import UserError
 from igla.evaluate.calibration import apply_temperature, fit_temperature
 from igla.evaluate.metrics import Scored, choose_threshold, headline, log_loss
 from igla.infer.scoring import score
-from igla.model.encoder import SequenceClassifier, layer_of
+from igla.model.encoder import SequenceClassifier
 from igla.model.folder import read_json
 from igla.objective.classify import Classify, classification
 from igla.ops.native import native
-from igla.optim import AdamW, Ema, build_optimizer, learning_rate_factor
+from igla.optim import Ema, learning_rate_factor
 from igla.recipe import Recipe, load_recipe
 from igla.sealed import remove_unfinished, write_durably
 from igla.train.environment import changes, environment
@@ -37,6 +37,7 @@ from igla.train.finish import METRICS, MODEL, REPORT, Finished, finish
 from igla.train.interrupt import Interrupts
 from igla.train.log import LOG, MetricsLog, read_records
 from igla.train.loop import LoopSettings, fit
+from igla.train.optimizer import make_optimizer
 from igla.train.precision import Precision, choose_device, choose_precision
 from igla.train.profile import StepProfile
 from igla.train.progress import TrainingProgress
@@ -217,17 +218,7 @@ def _start(
     model.to(device)
     optim = recipe.optim
     assert optim.learning_rate != "auto" and optim.warmup_steps != "auto"
-    optimizer = build_optimizer(
-        optim.optimizer,
-        model,
-        learning_rate=optim.learning_rate,
-        weight_decay=optim.weight_decay,
-        betas=optim.betas,
-        epsilon=optim.epsilon,
-        momentum=optim.momentum,
-        layer_decay=optim.layer_decay,
-        layer_of=partial(layer_of, model.config),
-    )
+    optimizer = make_optimizer(optim, model)
     steps = total_steps(recipe, plan.steps_per_epoch)
     factor = partial(
         learning_rate_factor, optim.schedule, warmup_steps=optim.warmup_steps, total_steps=steps
@@ -242,9 +233,6 @@ def _start(
         device=device,
     )
     ema = Ema(model, optim.ema) if optim.ema else None
-    if isinstance(optimizer, AdamW) and ema is None:  # an average needs all rows in every step
-        word = model.encoder.embeddings.word
-        word.before_reading = optimizer.by_rows(word.weight)
     state = TrainState(model, optimizer, ema, LossScale.for_precision(precision.name))
     for name in (RECIPE, ENVIRONMENT, DATA, TOKENIZER, LOG, MODEL, METRICS, REPORT):
         remove_unfinished(folder, name)

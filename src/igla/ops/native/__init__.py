@@ -115,10 +115,14 @@ def native() -> Native:
         return Native(None, f"there is no C++ compiler {asked[0]} (apt install g++, or set CXX)")
     compiler = [found, *asked[1:]]
     try:
-        target = cache_root() / f"kernels-{_key(compiler)}.so"
-        if not target.is_file():
-            _compile(compiler, target)
-        return Native(_load(compiler, target), f"compiled by {Path(found).name} ({target.stem})")
+        name = f"kernels-{_key(compiler)}.so"
+        how = f"compiled by {Path(found).name} ({Path(name).stem})"
+        try:
+            return Native(_cached(compiler, cache_root() / name), how)
+        except (OSError, RuntimeError) as error:
+            with tempfile.TemporaryDirectory() as folder:
+                library = _cached(compiler, Path(folder) / name)
+            return Native(library, f"{how}, for this process alone: {error}")
     except subprocess.CalledProcessError as error:
         lines = error.stderr.strip().splitlines() or ["no message"]
         telling = next((line for line in lines if "error" in line), lines[0])
@@ -127,7 +131,9 @@ def native() -> Native:
         return Native(None, f"the kernels cannot be compiled or read: {error}")
 
 
-def _load(compiler: Sequence[str], target: Path) -> ctypes.CDLL:
+def _cached(compiler: Sequence[str], target: Path) -> ctypes.CDLL:
+    if not target.is_file():
+        _compile(compiler, target)
     try:
         return ctypes.CDLL(str(target))
     except OSError:  # damaged: once more

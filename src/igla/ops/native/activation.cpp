@@ -87,14 +87,7 @@ void backward(const T* x, const Acc<T>* bias, T* dy, T* y, Acc<T>* column_sums, 
         mine[i] += d;
       }
     }
-#pragma omp barrier
-#pragma omp for
-    for (int64_t i = 0; i < width; i++) {
-      A total = 0;
-      for (int thread = 0; thread < omp_get_num_threads(); thread++)
-        total += shares[width * thread + i];
-      column_sums[i] = total;
-    }
+    sum_shares(shares.get(), column_sums, width);
   }
 }
 
@@ -108,14 +101,7 @@ void column_sums(const T* x, Acc<T>* sums, int64_t rows, int64_t width) {
     Share share(rows);
     for (int64_t row = share.first; row < share.last; row++)
       SIMD for (int64_t i = 0; i < width; i++) mine[i] += load(x[row * width + i]);
-#pragma omp barrier
-#pragma omp for
-    for (int64_t i = 0; i < width; i++) {
-      A total = 0;
-      for (int thread = 0; thread < omp_get_num_threads(); thread++)
-        total += shares[width * thread + i];
-      sums[i] = total;
-    }
+    sum_shares(shares.get(), sums, width);
   }
 }
 

@@ -13,10 +13,20 @@ namespace igla {
 
 constexpr int64_t kQueryBlock = 64;
 
+// The widest vectors that the processor has, and as many rows of a tile as leave its sums in
+// registers: 8 x 2 of 32, or 4 x 2 of 16.
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64, kTileRows = 8;
+#elif defined(__AVX__)
+constexpr int kVectorBytes = 32, kTileRows = 4;
+#else
+constexpr int kVectorBytes = 16, kTileRows = 4;
+#endif
+
 template <class A>
 struct Vector {
-  static constexpr int64_t lanes = 64 / sizeof(A);
-  typedef A type __attribute__((vector_size(64), aligned(sizeof(A)), may_alias));
+  static constexpr int64_t lanes = kVectorBytes / sizeof(A);
+  typedef A type __attribute__((vector_size(kVectorBytes), aligned(sizeof(A)), may_alias));
 };
 
 template <class A>
@@ -49,8 +59,8 @@ template <class A, int V>
 inline void strip(const A* a, int64_t row, int64_t column, const A* b, int64_t ldb, A* c,
                   int64_t ldc, int64_t m, int64_t k) {
   int64_t i = 0;
-  for (; i + 8 <= m; i += 8)
-    tile<A, 8, V>(a + i * row, row, column, b, ldb, c + i * ldc, ldc, k);
+  for (; i + kTileRows <= m; i += kTileRows)
+    tile<A, kTileRows, V>(a + i * row, row, column, b, ldb, c + i * ldc, ldc, k);
   if (i + 4 <= m) {
     tile<A, 4, V>(a + i * row, row, column, b, ldb, c + i * ldc, ldc, k);
     i += 4;
@@ -96,7 +106,7 @@ template <class A>
 inline void transpose_square(const A* from, int64_t in, A* to, int64_t out) {
   using Vec = typename Vector<A>::type;
   using Index = std::conditional_t<sizeof(A) == 4, int32_t, int64_t>;
-  typedef Index Order __attribute__((vector_size(64)));
+  typedef Index Order __attribute__((vector_size(kVectorBytes)));
   constexpr int lanes = int(Vector<A>::lanes);
   Vec rows[lanes];
   for (int r = 0; r < lanes; r++) rows[r] = *(const Vec*)(from + r * in);

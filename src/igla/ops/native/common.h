@@ -110,4 +110,18 @@ struct Share {
   }
 };
 
+// Adds up the threads' shares [threads, width], in the threads' order, so that the same number of
+// threads gives the same bits. All threads of a team call it when they have written theirs.
+template <class A>
+inline void sum_shares(const A* shares, A* sums, int64_t width) {
+#pragma omp barrier
+#pragma omp for
+  for (int64_t i = 0; i < width; i++) {
+    A total = 0;
+    for (int thread = 0; thread < omp_get_num_threads(); thread++)
+      total += shares[width * thread + i];
+    sums[i] = total;
+  }
+}
+
 }  // namespace igla

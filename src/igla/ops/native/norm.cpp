@@ -46,21 +46,19 @@ void forward(const T* x, const Acc<T>* x_bias, const T* residual, const Acc<T>* 
   }
 }
 
-// dy, sum, dsum, dx [rows, width] (dx null: there was no dropout, and it equals dsum);
-// dx_bias, dweight, dbias [width]. Each thread sums its rows and the shares are added in the threads' order,
-// so that the same number of threads gives the same bits.
+// dy, sum, dsum, dx [rows, width] (dx null: there was no dropout, and it equals dsum); sums [3, width]
+// of the columns: dx_bias, dweight, dbias.
 template <class T>
 void backward(const T* dy, const T* sum, const Acc<T>* statistics, const Acc<T>* weight, T* dsum,
-              T* dx, Acc<T>* dx_bias, Acc<T>* dweight, Acc<T>* dbias, int64_t rows, int64_t width,
-              Dropout told) {
+              T* dx, Acc<T>* sums, int64_t rows, int64_t width, Dropout told) {
   using A = Acc<T>;
   std::unique_ptr<A[]> shares(new A[3 * width * omp_get_max_threads()]());
 #pragma omp parallel
   {
     std::unique_ptr<A[]> buffer(new A[2 * width]);
     A *g = buffer.get(), *normal = g + width;
-    A* my_dweight = shares.get() + 3 * width * omp_get_thread_num();
-    A *my_dbias = my_dweight + width, *my_dx_bias = my_dbias + width;
+    A* my_dx_bias = shares.get() + 3 * width * omp_get_thread_num();
+    A *my_dweight = my_dx_bias + width, *my_dbias = my_dweight + width;
     const Dropout dropout = told;
     Share share(rows);
     for (int64_t row = share.first; row < share.last; row++) {
@@ -93,20 +91,7 @@ void backward(const T* dy, const T* sum, const Acc<T>* statistics, const Acc<T>*
       }
       SIMD for (int i = 0; i < width; i++) my_dx_bias[i] += g[i];
     }
-#pragma omp barrier
-#pragma omp for
-    for (int64_t i = 0; i < width; i++) {
-      A w = 0, b = 0, x = 0;
-      for (int thread = 0; thread < omp_get_num_threads(); thread++) {
-        const A* share = shares.get() + 3 * width * thread + i;
-        w += share[0];
-        b += share[width];
-        x += share[2 * width];
-      }
-      dweight[i] = w;
-      dbias[i] = b;
-      dx_bias[i] = x;
-    }
+    sum_shares(shares.get(), sums, 3 * width);
   }
 }
 
@@ -122,10 +107,9 @@ void backward(const T* dy, const T* sum, const Acc<T>* statistics, const Acc<T>*
   }                                                                                                \
   KERNEL void norm_backward_##suffix(const T* dy, const T* sum, const igla::Acc<T>* statistics,    \
                                      const igla::Acc<T>* weight, T* dsum, T* dx,                   \
-                                     igla::Acc<T>* dx_bias, igla::Acc<T>* dweight,                 \
-                                     igla::Acc<T>* dbias, int64_t rows, int64_t width, double p,   \
+                                     igla::Acc<T>* sums, int64_t rows, int64_t width, double p,    \
                                      uint64_t seed) {                                              \
-    igla::backward(dy, sum, statistics, weight, dsum, dx, dx_bias, dweight, dbias, rows, width,    \
+    igla::backward(dy, sum, statistics, weight, dsum, dx, sums, rows, width,                       \
                    igla::Dropout(p, seed));                                                        \
   }
 

@@ -1,0 +1,33 @@
+"""The optimizer of a recipe, connected with its model."""
+
+from functools import partial
+
+from torch.optim import Optimizer
+
+from igla.model.encoder import SequenceClassifier, layer_of
+from igla.optim import AdamW, build_optimizer
+from igla.recipe import OptimRecipe
+
+
+def make_optimizer(optim: OptimRecipe, model: SequenceClassifier) -> Optimizer:
+    """The optimizer of a resolved recipe.
+
+    Where it can, it updates the word embedding row by row; not beside a moving average, which wants
+    all rows in every step.
+    """
+    assert optim.learning_rate != "auto"
+    optimizer = build_optimizer(
+        optim.optimizer,
+        model,
+        learning_rate=optim.learning_rate,
+        weight_decay=optim.weight_decay,
+        betas=optim.betas,
+        epsilon=optim.epsilon,
+        momentum=optim.momentum,
+        layer_decay=optim.layer_decay,
+        layer_of=partial(layer_of, model.config),
+    )
+    if isinstance(optimizer, AdamW) and not optim.ema:
+        word = model.encoder.embeddings.word
+        word.before_reading = optimizer.by_rows(word.weight)
+    return optimizer
