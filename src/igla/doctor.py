@@ -10,7 +10,7 @@ from rich.table import Table
 
 from igla.cache import cache_root
 from igla.ops.native import native
-from igla.ops.products import probe
+from igla.ops.products import Probe, probe
 from igla.train.environment import processor
 from igla.train.precision import choose_device, choose_precision
 
@@ -30,8 +30,6 @@ def findings() -> dict[str, str]:
     measured = probe()
     device = choose_device("auto")
     precision = choose_precision("auto", device)
-    product = "oneDNN" if measured.onednn_is_better else "torch's default"
-    why = f"its largest relative error is {measured.onednn_error:.0e}"
     return {
         "processor": processor(),
         "instructions": ", ".join(_instructions()) or "none that matter here",
@@ -39,8 +37,7 @@ def findings() -> dict[str, str]:
         "memory": _memory(),
         "torch": torch.__version__,
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "float32 products": f"{measured.float32:.0f} GFLOP/s a core by default, "
-        f"{measured.float32_onednn:.0f} through oneDNN ({why}): {product} is chosen",
+        "float32 products": _float32_products(measured),
         "bf16 products": f"{measured.bf16:.0f} GFLOP/s a core",
         "fp16": "never on a processor, where it is many times slower",
         "precision": f"{precision.name} on {device.type}: {precision.reason}",
@@ -48,6 +45,17 @@ def findings() -> dict[str, str]:
         "huge pages": _huge_pages(),
         "cache": str(cache_root()),
     }
+
+
+def _float32_products(measured: Probe) -> str:
+    torchs = "oneDNN" if measured.onednn_is_better else "torch's default"
+    text = (
+        f"{measured.float32:.0f} GFLOP/s a core by torch's default, {measured.float32_onednn:.0f} "
+        f"by oneDNN (its largest relative error is {measured.onednn_error:.0e})"
+    )
+    if measured.float32_own is None:
+        return f"{text}: {torchs} is chosen"
+    return f"{text}, {measured.float32_own:.0f} by igla's own, which are chosen"
 
 
 def _instructions() -> list[str]:

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from igla.data.batch import PackedBatch
 from igla.model.config import EncoderConfig
 from igla.model.parts import ACTIVATIONS, Embedding, LayerNorm, Linear, init_weights
-from igla.ops import native
+from igla.ops import matmul, native
 from igla.ops.attention import AttentionLayout, attend, attend_once
 from igla.ops.dropout import dropout
 from igla.ops.feed_forward import feed_forward
@@ -114,7 +114,8 @@ class Encoder(nn.Module):
     def forward(self, batch: PackedBatch, first_only: bool = False) -> Tensor:
         """Hidden states [T, H]; with first_only those of each sequence's first token [B, H]."""
         tokens = len(batch.tokens)
-        x_TH = self.embeddings(_rounded(batch), self.compute_dtype)
+        rounded = batch if matmul.are_native(self.compute_dtype) else _rounded(batch)
+        x_TH = self.embeddings(rounded, self.compute_dtype)
         layout = AttentionLayout(batch.cu_seqlens, batch.max_seqlen)
         *lower, last = cast(list[Layer], list(self.layers))
         for layer in lower:

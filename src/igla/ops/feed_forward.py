@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from igla.ops import native
+from igla.ops.matmul import times, times_transposed, transposed_times
 from igla.ops.narrow import narrow
 
 _KERNELS = {
@@ -41,18 +42,19 @@ class _FeedForward(torch.autograd.Function):
         ctx: Any, x: Tensor, up: Tensor, up_bias: Tensor, down: Tensor, kind: str
     ) -> Tensor:
         up, down = narrow(up, x.dtype), narrow(down, x.dtype)
-        h = x @ up.t()
+        h = times_transposed(x, up)
         a = torch.empty_like(h)
         _KERNELS[kind][0](h.dtype, h, up_bias, a, *h.shape)
         ctx.kind = kind
         ctx.save_for_backward(x, h, up, up_bias, down)
-        return a @ down.t()
+        return times_transposed(a, down)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, h, up, up_bias, down = ctx.saved_tensors
-        dz, a, dup_bias = dy @ down, torch.empty_like(h), torch.empty_like(up_bias)
+        dy = dy.contiguous()
+        dz, a, dup_bias = times(dy, down), torch.empty_like(h), torch.empty_like(up_bias)
         _KERNELS[ctx.kind][1](h.dtype, h, up_bias, dz, a, dup_bias, *h.shape)
-        dx = dz @ up if ctx.needs_input_grad[0] else None
-        return dx, dz.t() @ x, dup_bias, dy.t() @ a, None
+        dx = times(dz, up) if ctx.needs_input_grad[0] else None
+        return dx, transposed_times(dz, x), dup_bias, transposed_times(dy, a), None

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from igla.ops import native
+from igla.ops.matmul import times, times_transposed, transposed_times
 from igla.ops.narrow import narrow
 
 _column_sums = native.Kernel("column_sums", "ppii")
@@ -56,14 +57,17 @@ class _Linear(torch.autograd.Function):
         ctx.biased = bias is not None
         weight = narrow(weight, x.dtype)
         ctx.save_for_backward(x, weight)
-        return F.linear(x, weight, None if bias is None else narrow(bias, x.dtype))
+        x = x.contiguous()
+        y = times_transposed(x, weight)
+        return y if bias is None else y.add_(narrow(bias, x.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        dx = dy @ weight if ctx.needs_input_grad[0] else None
-        dweight = dy.t() @ x if ctx.needs_input_grad[1] else None
+        dy = dy.contiguous()
+        dx = times(dy, weight) if ctx.needs_input_grad[0] else None
+        dweight = transposed_times(dy, x) if ctx.needs_input_grad[1] else None
         return dx, dweight, column_sums(dy) if ctx.biased else None
 
 
@@ -73,15 +77,16 @@ class _FirstProjection(torch.autograd.Function):
         hidden, weight = x.shape[1], narrow(weight, x.dtype)
         x_first = x.index_select(0, first)
         ctx.save_for_backward(x, x_first, first, weight)
-        return x_first @ weight[:hidden].t(), x @ weight[hidden:].t()
+        return times_transposed(x_first, weight[:hidden]), times_transposed(x, weight[hidden:])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dq: Tensor, dkv: Tensor) -> tuple[Tensor | None, ...]:
         x, x_first, first, weight = ctx.saved_tensors
         hidden = x.shape[1]
-        dx = (dkv @ weight[hidden:]).index_add_(0, first, dq @ weight[:hidden])
+        dq, dkv = dq.contiguous(), dkv.contiguous()
+        dx = times(dkv, weight[hidden:]).index_add_(0, first, times(dq, weight[:hidden]))
         dweight = torch.empty_like(weight)
-        torch.mm(dq.t(), x_first, out=dweight[:hidden])
-        torch.mm(dkv.t(), x, out=dweight[hidden:])
+        transposed_times(dq, x_first, dweight[:hidden])
+        transposed_times(dkv, x, dweight[hidden:])
         return dx, None, dweight

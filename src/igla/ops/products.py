@@ -1,12 +1,14 @@
-"""How fast this processor multiplies matrices, and the library that does it best."""
+"""How fast this processor multiplies matrices, and what does it best."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from igla.ops import matmul
 
 # bf16 costs some accuracy, so it must be worth it.
 WORTHWHILE_SPEEDUP = 1.3
@@ -25,12 +27,14 @@ class Probe:
     float32         torch's default library
     float32_onednn  what set_float32_matmul_precision("medium") turns to
     onednn_error    the largest relative error of the latter
-    bf16            bfloat16 inputs and outputs
+    float32_own     igla's products; None where the processor has none of them (ops.matmul)
+    bf16            bfloat16 inputs and outputs, by igla's products where there are
     """
 
     float32: float
     float32_onednn: float
     onednn_error: float
+    float32_own: float | None
     bf16: float
 
     @property
@@ -38,9 +42,14 @@ class Probe:
         return self.onednn_error < FLOAT32_ERROR and self.float32_onednn > self.float32
 
     @property
+    def best_float32(self) -> float:
+        """Of what igla computes with."""
+        torchs = self.float32_onednn if self.onednn_is_better else self.float32
+        return self.float32_own or torchs
+
+    @property
     def bf16_is_better(self) -> bool:
-        best = self.float32_onednn if self.onednn_is_better else self.float32
-        return self.bf16 >= WORTHWHILE_SPEEDUP * best
+        return self.bf16 >= WORTHWHILE_SPEEDUP * self.best_float32
 
 
 @cache
@@ -49,31 +58,37 @@ def probe() -> Probe:
     before, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("highest")
-    float32 = _rate(torch.float32)
+    float32 = _rate(torch.float32, _by_torch)
     torch.set_float32_matmul_precision("medium")
-    float32_onednn, error = _rate(torch.float32), _product_error()
-    bf16 = _rate(torch.bfloat16)
+    float32_onednn, error = _rate(torch.float32, _by_torch), _product_error()
+    own = matmul.are_native(torch.float32)
+    float32_own = _rate(torch.float32, matmul.times_transposed) if own else None
+    bf16 = _rate(torch.bfloat16, matmul.times_transposed)
     torch.set_float32_matmul_precision(before)
     torch.set_num_threads(threads)
-    return Probe(float32, float32_onednn, error, bf16)
+    return Probe(float32, float32_onednn, error, float32_own, bf16)
 
 
 def use_best_float32() -> Probe:
-    """Have torch compute float32 products by the faster of the libraries that are exact."""
+    """Have torch compute float32 products by the faster of its libraries that are exact."""
     measured = probe()
     torch.set_float32_matmul_precision("medium" if measured.onednn_is_better else "highest")
     return measured
 
 
-def _rate(dtype: torch.dtype) -> float:
+def _by_torch(x_TI: Tensor, weight_OI: Tensor) -> Tensor:
+    return x_TI @ weight_OI.t()
+
+
+def _rate(dtype: torch.dtype, product: Callable[[Tensor, Tensor], Tensor]) -> float:
     rows, inner, columns = _SHAPE
     x, weight = torch.randn(rows, inner).to(dtype), torch.randn(columns, inner).to(dtype)
-    F.linear(x, weight)
+    product(x, weight)
     fastest = float("inf")
     # The fastest of several, since other processes can only make a run slower.
     for _ in range(8):
         start = time.perf_counter()
-        F.linear(x, weight)
+        product(x, weight)
         fastest = min(fastest, time.perf_counter() - start)
     return 2 * rows * inner * columns / fastest / 1e9
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from igla.errors import UserError
-from igla.ops.products import Probe, use_best_float32
+from igla.ops.products import use_best_float32
 
 TYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -40,7 +40,7 @@ def choose_precision(asked: str, device: torch.device, library: str | None = Non
     measured = use_best_float32()
     if asked != "auto":
         return Precision(asked, "asked for")
-    rates = f"{measured.bf16:.0f} GFLOP/s a core, float32 {_best_float32(measured):.0f}"
+    rates = f"{measured.bf16:.0f} GFLOP/s a core, float32 {measured.best_float32:.0f}"
     return Precision("bf16" if measured.bf16_is_better else "float32", rates)
 
 
@@ -58,7 +58,3 @@ def _on_cuda(asked: str) -> Precision:
     if torch.cuda.is_bf16_supported():
         return Precision("bf16", "the GPU has bf16")
     return Precision("fp16", "the GPU has no bf16; the loss is scaled")
-
-
-def _best_float32(measured: Probe) -> float:
-    return measured.float32_onednn if measured.onednn_is_better else measured.float32

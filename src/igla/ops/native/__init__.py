@@ -70,14 +70,22 @@ class Kernel:
         function = self._functions.get(dtype) or self._find(dtype)
         function(*[value.data_ptr() if isinstance(value, Tensor) else value for value in values])
 
+    def exists(self, dtype: torch.dtype) -> bool:
+        """Whether it has been compiled for a type; some are for some processors only."""
+        library = native().library
+        return library is not None and hasattr(library, self._symbol(dtype))
+
     def _find(self, dtype: torch.dtype | None) -> Callable[..., None]:
         library = native().library
         assert library is not None
-        function = library[self.name if dtype is None else f"{self.name}_{SUFFIXES[dtype]}"]
+        function = library[self._symbol(dtype)]
         function.argtypes = [_TYPES[letter] for letter in self.arguments]
         function.restype = None
         self._functions[dtype] = function
         return function
+
+    def _symbol(self, dtype: torch.dtype | None) -> str:
+        return self.name if dtype is None else f"{self.name}_{SUFFIXES[dtype]}"
 
 
 def runs(*activations: Tensor, parameters: Sequence[Tensor] = ()) -> bool:
