@@ -112,7 +112,7 @@ def _steps(
                 batch = store.batch(rows[part]).to(settings.device)
             waited += time.perf_counter() - asked
             # Seeding here, and not once, spares the checkpoint the generator's state.
-            torch.manual_seed(_dropout_seed(settings.seed, state.step, micro_step))
+            _seed_dropout(settings, state.step, micro_step)
             make_summable(state.model.parameters())
             with record_function("forward"):
                 loss = objective.loss(state.model, batch)
@@ -174,7 +174,10 @@ def _update(
     )
 
 
-def _dropout_seed(seed: int, step: int, micro_step: int) -> int:
-    return int(
-        np.random.SeedSequence([seed, step, micro_step]).generate_state(1, np.uint64)[0] >> 1
-    )
+def _seed_dropout(settings: LoopSettings, step: int, micro_step: int) -> None:
+    entropy = np.random.SeedSequence([settings.seed, step, micro_step])
+    seed = int(entropy.generate_state(1, np.uint64)[0] >> 1)
+    # Not torch.manual_seed, which formats a traceback for each kind of device that is not there.
+    torch.default_generator.manual_seed(seed)
+    if settings.device.type == "cuda":
+        torch.cuda.manual_seed(seed)
