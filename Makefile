@@ -22,6 +22,7 @@ demo: .venv/installed
 lint: .venv/developer
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror src/igla/ops/native/*.cpp src/igla/ops/native/*.h
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -7,11 +7,13 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from igla.ops import native
 from igla.recipe import Recipe, load_recipe
 from igla.terminal import plain_console
 from igla.train.run import train
@@ -50,6 +52,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     os.environ["IGLA_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def kernels(cache: Path) -> None:
+    """Without a compiler there is nothing to test; with one the kernels must compile."""
+    if not shutil.which("g++"):
+        pytest.skip("there is no C++ compiler on this machine")
+    loaded = native.native()
+    assert loaded.library is not None, loaded.reason
 
 
 @pytest.fixture(scope="session")

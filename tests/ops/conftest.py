@@ -1,22 +1,14 @@
 """What tests of the operations share."""
 
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
 
-from igla.ops import native
 
-
-@pytest.fixture(autouse=True, scope="session")
-def kernels(cache: Path) -> None:
-    """Without a compiler there is nothing to test; with one the kernels must compile."""
-    if not shutil.which("g++"):
-        pytest.skip("there is no C++ compiler on this machine")
-    loaded = native.native()
-    assert loaded.library is not None, loaded.reason
+@pytest.fixture(autouse=True)
+def with_kernels(kernels: None) -> None:
+    """All tests here are of them."""
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """AdamW against its formula and torch's, and rows updated late against all rows in every step."""
 
-import shutil
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from igla.model.parts import Embedding
-from igla.ops import native
 from igla.optim import (
     AdamW,
     apply_gradients,
@@ -20,16 +17,10 @@ from igla.optim import (
     set_learning_rate,
 )
 
+# Without a compiler there is no such optimizer.
+pytestmark = pytest.mark.usefixtures("kernels")
+
 BETAS, EPSILON, DECAY = (0.8, 0.95), 1e-6, 0.1
-
-
-@pytest.fixture(autouse=True, scope="module")
-def kernels(cache: Path) -> None:
-    """Without a compiler there is no such optimizer."""
-    if not shutil.which("g++"):
-        pytest.skip("there is no C++ compiler on this machine")
-    loaded = native.native()
-    assert loaded.library is not None, loaded.reason
 
 
 def random_of(*shape: int, seed: int) -> Tensor:

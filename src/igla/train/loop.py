@@ -1,13 +1,15 @@
 """The training loop: a generator that yields one event an optimizer step."""
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.profiler import record_function
 
+from igla.data.batch import PackedBatch
 from igla.data.plan import DataPlan
 from igla.data.store import TokenStore
 from igla.errors import UserError
@@ -81,50 +83,42 @@ def fit(
     diverges.
     """
     state.model.train()
-    try:
-        with steady_memory():
-            yield from _steps(state, objective, store, rows, plan, settings, stop_now)
-    finally:
-        state.settle()
+    with steady_memory(), ExitStack() as at_the_end:
+        at_the_end.callback(state.settle)
+        while state.step < settings.total_steps:
+            start, waited = time.perf_counter(), 0.0
+            tokens = sequences = 0
+            parts = plan.micro_batches(state.step, settings.micro_batch_size)
+            for micro_step, part in enumerate(parts):
+                sequences += len(part)
+                tokens += int(store.lengths[rows[part]].sum())
+                if micro_step < state.micro_step:
+                    continue
+                asked = time.perf_counter()
+                with record_function("data"):
+                    batch = store.batch(rows[part]).to(settings.device)
+                waited += time.perf_counter() - asked
+                _accumulate(state, objective, batch, settings)
+                if stop_now():
+                    return
+            weight = plan.weight(state.step)
+            yield _update(state, settings, weight, start, waited, tokens, sequences)
 
 
-def _steps(
-    state: TrainState,
-    objective: Objective,
-    store: TokenStore,
-    rows: np.ndarray,
-    plan: DataPlan,
-    settings: LoopSettings,
-    stop_now: Callable[[], bool],
-) -> Iterator[Step]:
-    while state.step < settings.total_steps:
-        start, waited = time.perf_counter(), 0.0
-        tokens = sequences = 0
-        for micro_step, part in enumerate(
-            plan.micro_batches(state.step, settings.micro_batch_size)
-        ):
-            sequences += len(part)
-            tokens += int(store.lengths[rows[part]].sum())
-            if micro_step < state.micro_step:
-                continue
-            asked = time.perf_counter()
-            with record_function("data"):
-                batch = store.batch(rows[part]).to(settings.device)
-            waited += time.perf_counter() - asked
-            # Seeding here, and not once, spares the checkpoint the generator's state.
-            _seed_dropout(settings, state.step, micro_step)
-            make_summable(state.model.parameters())
-            with record_function("forward"):
-                loss = objective.loss(state.model, batch)
-            with record_function("backward"):
-                (loss.sum * state.scale.factor).backward()
-            state.loss_sum += loss.sum.item()
-            state.loss_count += loss.count.item()
-            state.micro_step += 1
-            if stop_now():
-                return
-        weight = plan.weight(state.step)
-        yield _update(state, settings, weight, start, waited, tokens, sequences)
+def _accumulate(
+    state: TrainState, objective: Objective, batch: PackedBatch, settings: LoopSettings
+) -> None:
+    """Add the next micro-batch's gradients and loss to what the state has of them."""
+    # Seeding for each, and not once, spares the checkpoint the generator's state.
+    _seed_dropout(settings, state.step, state.micro_step)
+    make_summable(state.model.parameters())
+    with record_function("forward"):
+        loss = objective.loss(state.model, batch)
+    with record_function("backward"):
+        (loss.sum * state.scale.factor).backward()
+    state.loss_sum += loss.sum.item()
+    state.loss_count += loss.count.item()
+    state.micro_step += 1
 
 
 def _update(

@@ -3,8 +3,9 @@
 
 namespace igla {
 
-// The standard normal distribution's share below x and its density there. erf by Abramowitz & Stegun
-// 7.1.26, |error| <= 1.5e-7; its exponential is that of the density, so the derivative comes with it.
+// The standard normal distribution's share below x and its density there. erf by Abramowitz &
+// Stegun 7.1.26, |error| <= 1.5e-7; its exponential is that of the density, so the derivative comes
+// with it.
 inline void normal(float x, float& below, float& density) {
   float z = std::fabs(x) * 0.707106781f;
   float e = exponential(-z * z);
@@ -99,22 +100,24 @@ void column_sums(const T* x, Acc<T>* sums, int64_t rows, int64_t width) {
   {
     A* mine = shares.get() + width * omp_get_thread_num();
     Share share(rows);
-    for (int64_t row = share.first; row < share.last; row++)
-      SIMD for (int64_t i = 0; i < width; i++) mine[i] += load(x[row * width + i]);
+    for (int64_t row = share.first; row < share.last; row++) {
+      SIMD for (int64_t i = 0; i < width; i++)
+        mine[i] += load(x[row * width + i]);
+    }
     sum_shares(shares.get(), sums, width);
   }
 }
 
 }  // namespace igla
 
-#define DEFINE_KIND(F, name, T, suffix)                                                           \
-  KERNEL void name##_forward_##suffix(const T* x, const igla::Acc<T>* bias, T* y, int64_t rows,   \
-                                      int64_t width) {                                            \
-    igla::forward<igla::F>(x, bias, y, rows, width);                                              \
-  }                                                                                               \
-  KERNEL void name##_backward_##suffix(const T* x, const igla::Acc<T>* bias, T* dy, T* y,         \
-                                       igla::Acc<T>* column_sums, int64_t rows, int64_t width) {  \
-    igla::backward<igla::F>(x, bias, dy, y, column_sums, rows, width);                            \
+#define DEFINE_KIND(F, name, T, suffix)                                                          \
+  KERNEL void name##_forward_##suffix(const T* x, const igla::Acc<T>* bias, T* y, int64_t rows,  \
+                                      int64_t width) {                                           \
+    igla::forward<igla::F>(x, bias, y, rows, width);                                             \
+  }                                                                                              \
+  KERNEL void name##_backward_##suffix(const T* x, const igla::Acc<T>* bias, T* dy, T* y,        \
+                                       igla::Acc<T>* column_sums, int64_t rows, int64_t width) { \
+    igla::backward<igla::F>(x, bias, dy, y, column_sums, rows, width);                           \
   }
 
 #define DEFINE(T, suffix)                                                                         \

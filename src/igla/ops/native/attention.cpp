@@ -2,9 +2,10 @@
 //
 // One task is one head of one sequence. Its queries, keys and values are widened into panels that
 // stay in the core's cache; queries go through in blocks, so that the weights of a block alone, and
-// never those of a whole long sequence, are in memory. Weights lie transposed, [keys, queries]: what
-// is computed for each query (the largest score, the sum, their gradient) then runs along vectors of
-// queries and not across them. The last vector is padded; nobody reads what is computed there.
+// never those of a whole long sequence, are in memory. Weights lie transposed, [keys, queries]:
+// what is computed for each query (the largest score, the sum, their gradient) then runs along
+// vectors of queries and not across them. The last vector is padded; nobody reads what is computed
+// there.
 #include "common.h"
 
 #include <algorithm>
@@ -36,9 +37,8 @@ inline int64_t padded(int64_t n) {
 
 // C[R, V vectors] += A[R, k] * B[k, V vectors]; A(r, l) = a[r * row + l * column].
 template <class A, int R, int V>
-inline __attribute__((always_inline)) void tile(const A* a, int64_t row, int64_t column,
-                                                const A* b, int64_t ldb, A* c, int64_t ldc,
-                                                int64_t k) {
+inline __attribute__((always_inline)) void tile(const A* a, int64_t row, int64_t column, const A* b,
+                                                int64_t ldb, A* c, int64_t ldc, int64_t k) {
   using Vec = typename Vector<A>::type;
   Vec sums[R][V];
   for (int r = 0; r < R; r++)
@@ -93,15 +93,16 @@ inline void widen(const T* from, int64_t stride, const A* bias, A factor, A* to,
       SIMD for (int d = 0; d < width; d++)
         to[i * ld + d] = (load(from[i * stride + d]) + bias[d]) * factor;
     } else {
-      SIMD for (int d = 0; d < width; d++) to[i * ld + d] = load(from[i * stride + d]) * factor;
+      SIMD for (int d = 0; d < width; d++)
+        to[i * ld + d] = load(from[i * stride + d]) * factor;
     }
     for (int64_t d = width; d < ld; d++) to[i * ld + d] = 0;
   }
 }
 
 // A square of as many rows as a vector has lanes, transposed in registers. Step by step for strides
-// of half the lanes, a quarter and so on, each pair of rows that far apart changes the halves of its
-// groups of columns.
+// of half the lanes, a quarter and so on, each pair of rows that far apart changes the halves of
+// its groups of columns.
 template <class A>
 inline void transpose_square(const A* from, int64_t in, A* to, int64_t out) {
   using Vec = typename Vector<A>::type;
@@ -142,8 +143,10 @@ inline void transpose(const A* from, A* to, int64_t rows, int64_t width) {
 template <class A, class T>
 inline void narrow(const A* from, A factor, T* to, int64_t stride, int64_t rows, int64_t width) {
   int64_t ld = padded<A>(width);
-  for (int64_t i = 0; i < rows; i++)
-    SIMD for (int d = 0; d < width; d++) store(to[i * stride + d], from[i * ld + d] * factor);
+  for (int64_t i = 0; i < rows; i++) {
+    SIMD for (int d = 0; d < width; d++)
+      store(to[i * stride + d], from[i * ld + d] * factor);
+  }
 }
 
 // What both passes are told. Strides are those between tokens, in elements; heads lie side by side.
@@ -162,7 +165,7 @@ template <class T>
 struct Part {
   int64_t head, first_query, queries, first_key, keys;
   const T *q, *k, *v;
-  const Acc<T> *q_bias, *k_bias, *v_bias;
+  const Acc<T>*q_bias, *k_bias, *v_bias;
   uint32_t seed_low;
 
   Part(const Heads<T>& all, int64_t task) {
@@ -223,35 +226,40 @@ inline void weigh(A* weights, int64_t ld, int64_t keys, uint32_t element, const 
     sum[i] = 0;
     elements[i] = element + uint32_t(i) * uint32_t(keys);
   }
-  for (int64_t j = 1; j < keys; j++)
+  for (int64_t j = 1; j < keys; j++) {
     SIMD for (int i = 0; i < kLanes<A>; i++) {
       A w = weights[j * ld + i];
       largest[i] = w > largest[i] ? w : largest[i];
     }
-  for (int64_t j = 0; j < keys; j++)
+  }
+  for (int64_t j = 0; j < keys; j++) {
     SIMD for (int i = 0; i < kLanes<A>; i++) {
       A w = exponential(weights[j * ld + i] - largest[i]);
       weights[j * ld + i] = w;
       sum[i] += w;
     }
+  }
   for (int i = 0; i < kLanes<A>; i++) log_sums[i] = largest[i] + std::log(sum[i]);
-  SIMD for (int i = 0; i < kLanes<A>; i++) sum[i] = 1 / sum[i];
+  SIMD for (int i = 0; i < kLanes<A>; i++)
+    sum[i] = 1 / sum[i];
   for (int64_t j = 0; j < keys; j++)
     if (dropout.active()) {
       SIMD for (int i = 0; i < kLanes<A>; i++)
         weights[j * ld + i] *= sum[i] * A(dropout.factor(elements[i] + uint32_t(j)));
     } else {
-      SIMD for (int i = 0; i < kLanes<A>; i++) weights[j * ld + i] *= sum[i];
+      SIMD for (int i = 0; i < kLanes<A>; i++)
+        weights[j * ld + i] *= sum[i];
     }
 }
 
-// Scores and gradients of weights to weights (after dropout) and gradients of scores. along: of each
-// query the sum of dO * O, which is that of dP * P.
+// Scores and gradients of weights to weights (after dropout) and gradients of scores. along: of
+// each query the sum of dO * O, which is that of dP * P.
 template <class A>
 inline void weigh_back(A* weights, A* gradients, int64_t ld, int64_t keys, uint32_t element,
                        const Dropout& dropout, const A* log_sums, const A* along) {
   uint32_t elements[kLanes<A>];
-  SIMD for (int i = 0; i < kLanes<A>; i++) elements[i] = element + uint32_t(i) * uint32_t(keys);
+  SIMD for (int i = 0; i < kLanes<A>; i++)
+    elements[i] = element + uint32_t(i) * uint32_t(keys);
   for (int64_t j = 0; j < keys; j++) {
     A *w = weights + j * ld, *dw = gradients + j * ld;
     if (dropout.active()) {
@@ -353,7 +361,8 @@ void backward(const Heads<T>& all, const T* dout, const T* out, const Acc<T>* lo
         for (int64_t i = 0; i < rows; i++) {
           const T* o = out + place + i * out_stride;
           A sum = 0;
-          SIMD_SUM(sum) for (int d = 0; d < width; d++) sum += upper[i * ld + d] * load(o[d]);
+          SIMD_SUM(sum) for (int d = 0; d < width; d++)
+            sum += upper[i * ld + d] * load(o[d]);
           along[i] = sum;
           sums[i] = log_sums[part.head * total + part.first_query + begin + i];
         }
@@ -378,23 +387,21 @@ void backward(const Heads<T>& all, const T* dout, const T* out, const Acc<T>* lo
 
 }  // namespace igla
 
-#define HEADS(T)                                                                                   \
-  const T *q, const T *k, const T *v, const igla::Acc<T>*bias, int64_t q_stride,                   \
-      int64_t kv_stride, const int64_t *cu_queries, const int64_t *cu_keys, int64_t batch,         \
+#define HEADS(T)                                                                           \
+  const T *q, const T *k, const T *v, const igla::Acc<T>*bias, int64_t q_stride,           \
+      int64_t kv_stride, const int64_t *cu_queries, const int64_t *cu_keys, int64_t batch, \
       int64_t heads, int64_t width, double p, uint64_t seed
-#define GIVEN                                                                                      \
-  {                                                                                                \
-    q, k, v, bias, q_stride, kv_stride, cu_queries, cu_keys, batch, heads, width,                  \
-        igla::Dropout(p, seed)                                                                     \
-  }
+#define GIVEN                                              \
+  {q,          k,       v,     bias,  q_stride, kv_stride, \
+   cu_queries, cu_keys, batch, heads, width,    igla::Dropout(p, seed)}
 
-#define DEFINE(T, suffix)                                                                          \
-  KERNEL void attention_forward_##suffix(HEADS(T), T* out, igla::Acc<T>* log_sums) {               \
-    igla::forward<T>(GIVEN, out, log_sums);                                                        \
-  }                                                                                                \
-  KERNEL void attention_backward_##suffix(HEADS(T), const T* dout, const T* out,                   \
-                                          const igla::Acc<T>* log_sums, T* dq, T* dk, T* dv) {     \
-    igla::backward<T>(GIVEN, dout, out, log_sums, dq, dk, dv);                                     \
+#define DEFINE(T, suffix)                                                                      \
+  KERNEL void attention_forward_##suffix(HEADS(T), T* out, igla::Acc<T>* log_sums) {           \
+    igla::forward<T>(GIVEN, out, log_sums);                                                    \
+  }                                                                                            \
+  KERNEL void attention_backward_##suffix(HEADS(T), const T* dout, const T* out,               \
+                                          const igla::Acc<T>* log_sums, T* dq, T* dk, T* dv) { \
+    igla::backward<T>(GIVEN, dout, out, log_sums, dq, dk, dv);                                 \
   }
 
 DEFINE(float, f32)

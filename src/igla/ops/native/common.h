@@ -2,8 +2,8 @@
 //
 // A kernel is a template over the type T of the activations: float, double (for checking gradients)
 // or bf16. Sums are kept in Acc<T>: double for double, else float. Loops are written so that the
-// compiler vectorizes them for whatever processor it compiles for; none of this needs -ffast-math, so
-// a NaN arrives where it should.
+// compiler vectorizes them for whatever processor it compiles for; none of this needs -ffast-math,
+// so a NaN arrives where it should.
 #pragma once
 
 #include <omp.h>

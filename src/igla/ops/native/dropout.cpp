@@ -16,9 +16,9 @@ void masked(const T* x, T* y, int64_t size, Dropout told) {
 
 }  // namespace igla
 
-#define DEFINE(T, suffix)                                                                  \
+#define DEFINE(T, suffix)                                                                 \
   KERNEL void dropout_##suffix(const T* x, T* y, int64_t size, double p, uint64_t seed) { \
-    igla::masked(x, y, size, igla::Dropout(p, seed));                                      \
+    igla::masked(x, y, size, igla::Dropout(p, seed));                                     \
   }
 
 DEFINE(float, f32)

@@ -24,7 +24,8 @@ void forward(const T* x, const Acc<T>* x_bias, const T* residual, const Acc<T>* 
         SIMD for (int i = 0; i < width; i++)
           s[i] = (load(in[i]) + x_bias[i]) * A(dropout.factor(element + i)) + load(r[i]);
       } else {
-        SIMD for (int i = 0; i < width; i++) s[i] = load(in[i]) + x_bias[i] + load(r[i]);
+        SIMD for (int i = 0; i < width; i++)
+          s[i] = load(in[i]) + x_bias[i] + load(r[i]);
       }
       // From here on the sum is what the backward pass will read: rounded to T.
       A total = 0;
@@ -46,8 +47,8 @@ void forward(const T* x, const Acc<T>* x_bias, const T* residual, const Acc<T>* 
   }
 }
 
-// dy, sum, dsum, dx [rows, width] (dx null: there was no dropout, and it equals dsum); sums [3, width]
-// of the columns: dx_bias, dweight, dbias.
+// dy, sum, dsum, dx [rows, width] (dx null: there was no dropout, and it equals dsum); sums [3,
+// width] of the columns: dx_bias, dweight, dbias.
 template <class T>
 void backward(const T* dy, const T* sum, const Acc<T>* statistics, const Acc<T>* weight, T* dsum,
               T* dx, Acc<T>* sums, int64_t rows, int64_t width, Dropout told) {
@@ -89,7 +90,8 @@ void backward(const T* dy, const T* sum, const Acc<T>* statistics, const Acc<T>*
           store(branch[i], g[i]);
         }
       }
-      SIMD for (int i = 0; i < width; i++) my_dx_bias[i] += g[i];
+      SIMD for (int i = 0; i < width; i++)
+        my_dx_bias[i] += g[i];
     }
     sum_shares(shares.get(), sums, 3 * width);
   }
@@ -97,20 +99,19 @@ void backward(const T* dy, const T* sum, const Acc<T>* statistics, const Acc<T>*
 
 }  // namespace igla
 
-#define DEFINE(T, suffix)                                                                          \
-  KERNEL void norm_forward_##suffix(const T* x, const igla::Acc<T>* x_bias, const T* residual,     \
-                                    const igla::Acc<T>* weight, const igla::Acc<T>* bias, T* sum,  \
-                                    T* y, igla::Acc<T>* statistics, int64_t rows, int64_t width,   \
-                                    double epsilon, double p, uint64_t seed) {                     \
-    igla::forward(x, x_bias, residual, weight, bias, sum, y, statistics, rows, width, epsilon,     \
-                  igla::Dropout(p, seed));                                                         \
-  }                                                                                                \
-  KERNEL void norm_backward_##suffix(const T* dy, const T* sum, const igla::Acc<T>* statistics,    \
-                                     const igla::Acc<T>* weight, T* dsum, T* dx,                   \
-                                     igla::Acc<T>* sums, int64_t rows, int64_t width, double p,    \
-                                     uint64_t seed) {                                              \
-    igla::backward(dy, sum, statistics, weight, dsum, dx, sums, rows, width,                       \
-                   igla::Dropout(p, seed));                                                        \
+#define DEFINE(T, suffix)                                                                         \
+  KERNEL void norm_forward_##suffix(const T* x, const igla::Acc<T>* x_bias, const T* residual,    \
+                                    const igla::Acc<T>* weight, const igla::Acc<T>* bias, T* sum, \
+                                    T* y, igla::Acc<T>* statistics, int64_t rows, int64_t width,  \
+                                    double epsilon, double p, uint64_t seed) {                    \
+    igla::forward(x, x_bias, residual, weight, bias, sum, y, statistics, rows, width, epsilon,    \
+                  igla::Dropout(p, seed));                                                        \
+  }                                                                                               \
+  KERNEL void norm_backward_##suffix(                                                             \
+      const T* dy, const T* sum, const igla::Acc<T>* statistics, const igla::Acc<T>* weight,      \
+      T* dsum, T* dx, igla::Acc<T>* sums, int64_t rows, int64_t width, double p, uint64_t seed) { \
+    igla::backward(dy, sum, statistics, weight, dsum, dx, sums, rows, width,                      \
+                   igla::Dropout(p, seed));                                                       \
   }
 
 DEFINE(float, f32)

@@ -66,8 +66,8 @@ void dense(float* p, float* m, float* v, const G* g, bf16* copy, int64_t size, f
   }
 }
 
-// Within blocks in float, which the processor is quick with, and between them in double. The threads'
-// shares are added in their order, so that the same number of threads gives the same bits.
+// Within blocks in float, which the processor is quick with, and between them in double. The
+// threads' shares are added in their order, so that the same number of threads gives the same bits.
 template <class G>
 double sum_of_squares(const G* g, int64_t size) {
   constexpr int64_t kBlock = 1024;
@@ -79,7 +79,8 @@ double sum_of_squares(const G* g, int64_t size) {
     for (int64_t block = share.first; block < share.last; block++) {
       int64_t end = std::min((block + 1) * kBlock, size);
       float sum = 0;
-      SIMD_SUM(sum) for (int64_t i = block * kBlock; i < end; i++) sum += load(g[i]) * load(g[i]);
+      SIMD_SUM(sum) for (int64_t i = block * kBlock; i < end; i++)
+        sum += load(g[i]) * load(g[i]);
       mine += sum;
     }
     shares[omp_get_thread_num()] = mine;
@@ -92,16 +93,16 @@ double sum_of_squares(const G* g, int64_t size) {
 using igla::Rule;
 using igla::Step;
 
-#define DEFINE(G, suffix)                                                                         \
-  KERNEL void adamw_dense_##suffix(float* p, float* m, float* v, const G* g, igla::bf16* copy,    \
-                                   int64_t size, double factor, double decay, double step_size, double root,    \
-                                   double beta1, double beta2, double epsilon) {                  \
-    igla::dense(p, m, v, g, copy, size, float(factor),                                                 \
-                Step{float(decay), float(step_size), float(root)},                                \
-                Rule{float(beta1), float(beta2), float(epsilon)});                                \
-  }                                                                                               \
-  KERNEL void sum_of_squares_##suffix(const G* g, double* sum, int64_t size) {                    \
-    *sum = igla::sum_of_squares(g, size);                                                         \
+#define DEFINE(G, suffix)                                                                       \
+  KERNEL void adamw_dense_##suffix(float* p, float* m, float* v, const G* g, igla::bf16* copy,  \
+                                   int64_t size, double factor, double decay, double step_size, \
+                                   double root, double beta1, double beta2, double epsilon) {   \
+    igla::dense(p, m, v, g, copy, size, float(factor),                                          \
+                Step{float(decay), float(step_size), float(root)},                              \
+                Rule{float(beta1), float(beta2), float(epsilon)});                              \
+  }                                                                                             \
+  KERNEL void sum_of_squares_##suffix(const G* g, double* sum, int64_t size) {                  \
+    *sum = igla::sum_of_squares(g, size);                                                       \
   }
 
 DEFINE(float, f32)
@@ -140,8 +141,10 @@ KERNEL void adamw_catch_up(float* p, float* m, float* v, int64_t* done, const ui
         }
       } else {
         for (int64_t step = done[row] + 1; step <= now; step++)
-          if (steps[step].decay != 1.0f)
-            SIMD for (int64_t i = start; i < start + width; i++) p[i] *= steps[step].decay;
+          if (steps[step].decay != 1.0f) {
+            SIMD for (int64_t i = start; i < start + width; i++)
+              p[i] *= steps[step].decay;
+          }
       }
       done[row] = now;
     }

@@ -1,10 +1,11 @@
 // Matrix products for processors with AVX-512: x·Wᵀ, x·W and xᵀ·y.
 //
-// As in Goto & van de Geijn 2008: the right side is packed, a panel of 48 columns at a time, so that
-// it is read in order, and a tile of 8 × 48 results stays in 24 of the 32 registers until its sum is
-// whole. All is counted in words of 32 bits along the inner dimension: a float, or two bf16, which
-// the processor multiplies and adds in one go. Nothing is compiled for a shape and nothing kept
-// between calls but a buffer for each thread, so a shape never seen before costs no more than others.
+// As in Goto & van de Geijn 2008: the right side is packed, a panel of 48 columns at a time, so
+// that it is read in order, and a tile of 8 × 48 results stays in 24 of the 32 registers until its
+// sum is whole. All is counted in words of 32 bits along the inner dimension: a float, or two bf16,
+// which the processor multiplies and adds in one go. Nothing is compiled for a shape and nothing
+// kept between calls but a buffer for each thread, so a shape never seen before costs no more than
+// others.
 #include "common.h"
 
 #ifdef __AVX512F__
@@ -119,51 +120,52 @@ void pack_rows(const T* w, int64_t stride, int64_t inner, int64_t rows, Word* pa
                 panel + k * kColumns + v);
 }
 
-// One tile of `Rows` results' rows: y = y·carry + left·panel. The left side's word of row i and inner
-// word k stands at left[i * row_step + k * word_step].
-template <int Rows, class T, class Out>
+// One tile of y = y·carry + left·panel: `Rows` rows, and columns up to a number of vectors. The
+// left side's word of row i and inner word k stands at left[i * row_step + k * word_step].
+template <int Rows, int Vectors, class T, class Out>
 inline void tile(const Word* left, int64_t row_step, int64_t word_step, const Word* panel,
                  int64_t inner, Out* y, int64_t stride, int64_t columns, bool carry) {
-  __m512 sums[Rows][kVectors];
+  __m512 sums[Rows][Vectors];
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; i++)
 #pragma GCC unroll 3
-    for (int v = 0; v < kVectors; v++) {
+    for (int v = 0; v < Vectors; v++) {
       sums[i][v] = _mm512_setzero_ps();
       if constexpr (std::is_same_v<Out, float>)
         if (carry)
           sums[i][v] = load_row(y + i * stride + v * kLanes, first_lanes(columns - v * kLanes));
     }
   for (int64_t k = 0; k < inner; k++, left += word_step, panel += kColumns) {
-    __m512 right[kVectors];
+    __m512 right[Vectors];
 #pragma GCC unroll 3
-    for (int v = 0; v < kVectors; v++) right[v] = _mm512_loadu_ps(panel + v * kLanes);
+    for (int v = 0; v < Vectors; v++) right[v] = _mm512_loadu_ps(panel + v * kLanes);
 #pragma GCC unroll 8
     for (int i = 0; i < Rows; i++)
 #pragma GCC unroll 3
-      for (int v = 0; v < kVectors; v++)
+      for (int v = 0; v < Vectors; v++)
         multiply_add(sums[i][v], left[i * row_step], right[v], static_cast<T*>(nullptr));
   }
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; i++)
 #pragma GCC unroll 3
-    for (int v = 0; v < kVectors; v++)
+    for (int v = 0; v < Vectors; v++)
       store_row(y + i * stride + v * kLanes, first_lanes(columns - v * kLanes), sums[i][v]);
 }
 
 // The same for any number of rows up to kRows.
-template <class T, class Out, int Rows = kRows, class... Rest>
+template <class T, class Out, int Vectors = kVectors, int Rows = kRows, class... Rest>
 inline void tile_of(int64_t rows, Rest... rest) {
   if constexpr (Rows > 0) {
     if (rows == Rows)
-      tile<Rows, T, Out>(rest...);
+      tile<Rows, Vectors, T, Out>(rest...);
     else
-      tile_of<T, Out, Rows - 1>(rows, rest...);
+      tile_of<T, Out, Vectors, Rows - 1>(rows, rest...);
   }
 }
 
-// y [rows, columns] = x [rows, inner] · B, where pack(first column, columns, panel) packs a panel of B.
-// The panels are shared out among the threads, and cut between rows so that they come out even.
+// y [rows, columns] = x [rows, inner] · B, where pack(first column, columns, panel) packs a panel
+// of B. The panels are shared out among the threads, and cut between rows so that they come out
+// even.
 template <class T, class Pack>
 void product(const T* x, T* y, int64_t rows, int64_t inner, int64_t columns, Pack pack) {
   int64_t panels = (columns + kColumns - 1) / kColumns, length = words<T>(inner);
@@ -185,9 +187,33 @@ void product(const T* x, T* y, int64_t rows, int64_t inner, int64_t columns, Pac
   }
 }
 
+// times_transposed for as few rows as fill so many vectors, by yᵀ = w·xᵀ: now x is the side that is
+// packed, and w, which is larger, is read once and in order.
+template <int Vectors, class T>
+void few_rows(const T* x, const T* w, T* y, int64_t rows, int64_t inner, int64_t columns) {
+  Word* panel = room(words<T>(inner) * kColumns);
+  pack_rows(x, inner, inner, rows, panel);
+#pragma omp parallel
+  {
+    Share share((columns + kRows - 1) / kRows);
+    for (int64_t first = share.first * kRows; first < share.last * kRows; first += kRows) {
+      float sums[kRows][kColumns];
+      int64_t height = std::min<int64_t>(kRows, columns - first);
+      tile_of<T, float, Vectors>(height, words_of(w + first * inner), inner / kPerWord<T>,
+                                 int64_t(1), panel, words<T>(inner), sums[0], int64_t(kColumns),
+                                 rows, false);
+      for (int64_t row = 0; row < rows; row++)
+        for (int64_t i = 0; i < height; i++) store(y[row * columns + first + i], sums[i][row]);
+    }
+  }
+}
+
 // y [rows, columns] = x [rows, inner] · wᵀ, w [columns, inner]; inner is even for bf16.
 template <class T>
 void times_transposed(const T* x, const T* w, T* y, int64_t rows, int64_t inner, int64_t columns) {
+  if (rows <= kLanes) return few_rows<1>(x, w, y, rows, inner, columns);
+  if (rows <= 2 * kLanes) return few_rows<2>(x, w, y, rows, inner, columns);
+  if (rows <= 3 * kLanes) return few_rows<3>(x, w, y, rows, inner, columns);
   product(x, y, rows, inner, columns, [=](int64_t first, int64_t width, Word* panel) {
     pack_rows(w + first * inner, inner, inner, width, panel);
   });
@@ -248,7 +274,7 @@ void transposed_times(const T* x, const T* y, T* z, int64_t inner, int64_t rows,
 
 }  // namespace igla
 
-#define PRODUCTS(T, suffix)                                                                       \
+#define PRODUCTS(T, suffix)                                                                        \
   KERNEL void times_transposed_##suffix(const T* x, const T* w, T* y, int64_t rows, int64_t inner, \
                                         int64_t columns) {                                         \
     igla::times_transposed(x, w, y, rows, inner, columns);                                         \
