@@ -1,10 +1,9 @@
-"""The end of a run: calibrate, choose the threshold, measure, save the model, report."""
+"""The end of a classifier's run: calibrate, choose the threshold, measure, save, report."""
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +16,12 @@ from igla.evaluate.measurement import Measurement, differences, table_lines, ver
 from igla.evaluate.metrics import Scored, choose_threshold
 from igla.evaluate.report import render_report
 from igla.infer.classifier import Classifier, DecisionRule
-from igla.infer.scoring import score
 from igla.model.encoder import SequenceClassifier
 from igla.recipe import Recipe
 from igla.sealed import write_durably, write_sealed
 from igla.train.environment import processor
 from igla.train.log import read_records
-from igla.train.setup import TOKENIZER, Setup
+from igla.train.setup import TOKENIZER, Setup, logits_of
 from igla.train.state import load_weights
 from igla.train.throughput import Throughput
 
@@ -34,19 +32,14 @@ BASELINE_ROWS = 50_000
 
 @dataclass(frozen=True)
 class Finished:
-    """What a training leaves to its end.
-
-    content  of the config.json that the base came with
-    version  folder of the best version, at step `step`
-    """
+    """What a training leaves to its end (task.Ended), and what it began with."""
 
     folder: Path
     recipe: Recipe
-    setup: Setup
     model: SequenceClassifier
-    content: dict[str, Any]
     version: Path
     step: int
+    setup: Setup
 
 
 def finish(run: Finished, say: Callable[[str], None]) -> None:
@@ -56,8 +49,8 @@ def finish(run: Finished, say: Callable[[str], None]) -> None:
     load_weights(run.model, run.version, averaged=run.recipe.optim.ema > 0)
     run.model.encoder.compute_dtype = torch.float32
     part = TEST if len(run.setup.rows(TEST)) else VALIDATION
-    validation_logits = _logits(run, VALIDATION)
-    logits = validation_logits if part == VALIDATION else _logits(run, part)
+    validation_logits = logits_of(run.model, run.setup, VALIDATION)
+    logits = validation_logits if part == VALIDATION else logits_of(run.model, run.setup, part)
     rule = _decision_rule(run, validation_logits)
     uncalibrated = DecisionRule(rule.classes, rule.multi_label).probabilities(logits)
     model = Measurement("igla", _scored(run, part, rule.probabilities(logits)), rule.threshold)
@@ -102,12 +95,6 @@ def finish(run: Finished, say: Callable[[str], None]) -> None:
     write_durably(run.folder / REPORT, page)
     say(f"report: {run.folder / REPORT}")
     say(f"model:  {run.folder / MODEL}")
-
-
-def _logits(run: Finished, part: int) -> np.ndarray:
-    rows, store = run.setup.rows(part), run.setup.store
-    device = next(run.model.parameters()).device
-    return score(run.model, store.lengths[rows], lambda of: store.batch(rows[of]), device)
 
 
 def _scored(run: Finished, part: int, probabilities: np.ndarray) -> Scored:
@@ -177,7 +164,7 @@ def _save_model(
     classifier = Classifier(run.model, run.setup.encoder, rule)
 
     def write(folder: Path) -> None:
-        classifier.save(folder, run.content, run.folder / TOKENIZER)
+        classifier.save(folder, run.setup.content, run.folder / TOKENIZER)
         (folder / "README.md").write_text(card, encoding="utf-8")
 
     write_sealed(run.folder / MODEL, write)

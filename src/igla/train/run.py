@@ -8,32 +8,27 @@ metrics.json and report.html.
 import fcntl
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 
 from igla.data.plan import DataPlan
-from igla.data.split import TRAIN, VALIDATION
 from igla.errors import UserError
-from igla.evaluate.calibration import apply_temperature, fit_temperature
-from igla.evaluate.metrics import Scored, choose_threshold, headline, log_loss
-from igla.infer.scoring import score
-from igla.model.encoder import SequenceClassifier
 from igla.model.folder import read_json
-from igla.objective.classify import Classify, classification
+from igla.objective import Objective
 from igla.ops.native import native
 from igla.optim import Ema, learning_rate_factor
 from igla.recipe import Recipe, load_recipe
 from igla.sealed import remove_unfinished, write_durably
+from igla.train.classification import Classification
 from igla.train.environment import changes, environment
-from igla.train.finish import METRICS, MODEL, REPORT, Finished, finish
+from igla.train.finish import METRICS, MODEL, REPORT
 from igla.train.interrupt import Interrupts
 from igla.train.log import LOG, MetricsLog, read_records
 from igla.train.loop import LoopSettings, fit
@@ -43,16 +38,15 @@ from igla.train.profile import StepProfile
 from igla.train.progress import TrainingProgress
 from igla.train.resolve import resolve, total_steps
 from igla.train.scaling import LossScale
-from igla.train.setup import DATA, TOKENIZER, Say, Setup, build_model, set_up
+from igla.train.setup import DATA, TOKENIZER
 from igla.train.state import TrainState
+from igla.train.task import Ended, Say, Task
 from igla.train.throughput import Throughput
 from igla.train.version import Versions
 
 RECIPE, ENVIRONMENT = "recipe.yaml", "environment.json"
-# What the best version is chosen by, on the validation part: the lowest loss at the temperature
-# that suits it, since overconfidence is mended at the end of the run anyhow. It depends on no
-# threshold, and unlike a ranking it sees whether the classes' scores can be compared.
-BEST_BY = "calibrated_loss"
+# What a recipe may ask for (objective.task).
+TASKS: dict[str, Callable[[Recipe, Path, Say], Task]] = {"classify": Classification.open}
 
 
 @dataclass(frozen=True)
@@ -81,11 +75,10 @@ class Run:
 
     folder: Path
     recipe: Recipe
-    setup: Setup
-    model: SequenceClassifier
-    content: dict[str, Any]
+    task: Task
+    model: Any
     state: TrainState
-    objective: Classify
+    objective: Objective
     plan: DataPlan
     settings: LoopSettings
     versions: Versions
@@ -116,12 +109,19 @@ class Run:
         # The lines first: a version must not be there without the steps that led to it.
         self.log.sync()
         self.versions.save(self.state)
-        self.versions.prune(self.recipe.train.keep_last, best_step(self.state))
+        self.versions.prune(self.recipe.train.keep_last, self.best_step())
         self.last_save = time.monotonic()
 
-    def finished(self) -> Finished:
+    def best_step(self) -> int | None:
+        """The step of the best validation so far, the earlier of equals."""
+        if not self.state.evaluations:
+            return None
+        best = min(self.state.evaluations, key=lambda record: record[self.task.best_by])
+        return int(best["step"])
+
+    def ended(self) -> Ended:
         """What the end needs; UserError when the best version is no longer whole."""
-        step = best_step(self.state)
+        step = self.best_step()
         assert step is not None
         version = self.versions.at_step(step)
         if version is None:
@@ -129,22 +129,13 @@ class Run:
                 f"The best version, of step {step}, is damaged or gone from {self.folder}; "
                 "train again in another folder."
             )
-        return Finished(
-            self.folder, self.recipe, self.setup, self.model, self.content, version, step
-        )
+        return Ended(self.folder, self.recipe, self.model, version, step)
 
     def stale(self) -> bool:
         """Whether the validations have stopped improving."""
-        patience, best = self.recipe.train.patience, best_step(self.state)
+        patience, best = self.recipe.train.patience, self.best_step()
         since = sum(record["step"] > (best or 0) for record in self.state.evaluations)
         return patience is not None and since >= patience
-
-
-def best_step(state: TrainState) -> int | None:
-    """The step of the best validation so far, the earlier of equals."""
-    if not state.evaluations:
-        return None
-    return int(min(state.evaluations, key=lambda record: record[BEST_BY])["step"])
 
 
 def train(
@@ -168,7 +159,7 @@ def train(
         with run.log:
             finished = _steps(run)
             if finished:
-                finish(run.finished(), say)
+                run.task.finish(run.ended(), say)
         if not finished:
             say(f"saved at step {run.state.step}; go on with: igla train --resume {folder}")
     return Outcome(folder, finished)
@@ -195,24 +186,23 @@ def _start(
     write_durably(folder / RECIPE, recipe.to_yaml())
     device = choose_device(recipe.train.device)
     precision = _precision(recipe, folder, device, say)
-    setup = set_up(recipe, folder, say)
+    task = TASKS["classify"](recipe, folder, say)
     if fast:
-        setup = setup.shrunk(2 * recipe.train.batch_size)
+        task = task.shrunk(2 * recipe.train.batch_size)
         recipe = recipe.replace(train__steps=2)
-    rows = setup.rows(TRAIN)
     plan = DataPlan(
-        setup.store.lengths[rows],
+        task.store.lengths[task.rows],
         recipe.train.batch_size,
         recipe.train.seed,
         recipe.train.batch_tokens,
     )
-    recipe, said = resolve(recipe, len(rows), plan.steps_per_epoch, precision)
+    recipe, said = resolve(recipe, len(task.rows), plan.steps_per_epoch, precision)
     for line in said:
         say(line)
     if device.type == "cpu":
         say(f"operations {native().said}")
     write_durably(folder / RECIPE, recipe.to_yaml())
-    model, content = build_model(recipe, setup, say)
+    model = task.build_model(recipe, say)
     model.encoder.compute_dtype = precision.dtype
     model.encoder.checkpoint_activations = recipe.train.activation_checkpointing
     model.to(device)
@@ -243,15 +233,13 @@ def _start(
         say(f"resuming from {newest.name} of {steps} steps")
     log = MetricsLog(folder, tensorboard=extras.tensorboard)
     log.start_at(state.step, {record["step"] for record in state.evaluations})
-    labels = setup.dataset.labels
     return Run(
         folder=folder,
         recipe=recipe,
-        setup=setup,
+        task=task,
         model=model,
-        content=content,
         state=state,
-        objective=classification(recipe.objective, labels.values[rows], len(labels.classes)),
+        objective=task.objective(recipe),
         plan=plan,
         settings=settings,
         versions=versions,
@@ -289,8 +277,8 @@ def _steps(run: Run) -> bool:
             fit(
                 state,
                 run.objective,
-                run.setup.store,
-                run.setup.rows(TRAIN),
+                run.task.store,
+                run.task.rows,
                 run.plan,
                 settings,
                 interrupts.urgent,
@@ -327,41 +315,13 @@ def _profile(run: Run) -> AbstractContextManager[StepProfile | None]:
 
 def _evaluate(run: Run) -> None:
     """Validate, log and remember."""
-    rows = run.setup.rows(VALIDATION)
-    model = run.model
-    if run.state.ema is None:
-        logits = _logits(run, rows)
-    else:
-        with run.state.ema.swapped(model):
-            logits = _logits(run, rows)
-    labels = run.setup.dataset.labels
-    targets, multi_label = labels.values[rows], labels.multi_label
-    temperature = fit_temperature(logits, targets)
-    raw, calibrated = (
-        Scored(labels.classes, targets, apply_temperature(logits, degree, multi_label), multi_label)
-        for degree in (1.0, temperature)
-    )
-    figures = headline(calibrated, choose_threshold(calibrated))
-    record = {
-        "step": run.state.step,
-        "validation_loss": log_loss(raw),
-        BEST_BY: log_loss(calibrated),
-        **{name: figures[name] for name in ("accuracy", "macro_f1", "roc_auc", "pr_auc")},
-    }
+    ema = run.state.ema
+    with nullcontext() if ema is None else ema.swapped(run.model):
+        evaluation = run.task.evaluate(run.model)
+    record = {"step": run.state.step, **evaluation.figures}
     run.state.evaluations.append(record)
     run.log.evaluation(record)
-    run.say(
-        f"step {run.state.step}: validation loss {record['validation_loss']:.4f} "
-        f"({record[BEST_BY]:.4f} calibrated), "
-        f"macro-F1 {record['macro_f1']:.4f}, PR-AUC {record['pr_auc']:.4f}"
-    )
-
-
-def _logits(run: Run, rows: np.ndarray) -> np.ndarray:
-    store = run.setup.store
-    return score(
-        run.model, store.lengths[rows], lambda part: store.batch(rows[part]), run.settings.device
-    )
+    run.say(f"step {run.state.step}: {evaluation.said}")
 
 
 @contextmanager

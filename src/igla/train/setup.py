@@ -1,7 +1,7 @@
-"""What a training needs before its first step: data, tokenizer, model, resolved recipe."""
+"""What the training of a classifier needs before its first step: data, tokenizer, model."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from igla.data.selection import UNUSED, Decision
 from igla.data.split import TEST, TRAIN, VALIDATION
 from igla.data.store import TokenStore, open_store
 from igla.errors import UserError
+from igla.infer.scoring import score
 from igla.model.config import named_config
 from igla.model.encoder import SequenceClassifier
 from igla.model.families import read_config
@@ -30,8 +31,8 @@ from igla.text.tokenizer import (
     vocabulary_for,
 )
 from igla.train.hub import base_folder
+from igla.train.task import Say
 
-Say = Callable[[str], None]
 DATA, TOKENIZER = "data.json", "tokenizer"
 _FIT_SAMPLE = 2000
 
@@ -40,14 +41,15 @@ _FIT_SAMPLE = 2000
 class Setup:
     """Everything settled before the first step.
 
-    content  the config.json that the base came with, or the family's name alone
     base     the folder of the base, or None from scratch
+    content  the config.json that the base came with, or the family's name alone
     """
 
     dataset: Dataset
     encoder: TextEncoder
     store: TokenStore
     base: Path | None
+    content: dict[str, Any]
     decisions: tuple[Decision, ...]
 
     def rows(self, part: int) -> np.ndarray:
@@ -92,13 +94,12 @@ def set_up(recipe: Recipe, folder: Path, say: Say) -> Setup:
         "decisions": [asdict(decision) for decision in decisions],
     }
     write_durably(folder / DATA, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
-    return Setup(dataset, encoder, store, base, decisions)
+    family = {"model_type": "bert"} if base is None else read_json(base / "config.json")
+    return Setup(dataset, encoder, store, base, family, decisions)
 
 
-def build_model(
-    recipe: Recipe, setup: Setup, say: Say
-) -> tuple[SequenceClassifier, dict[str, Any]]:
-    """The model before its first step, and the content of the config.json it came with."""
+def build_model(recipe: Recipe, setup: Setup, say: Say) -> SequenceClassifier:
+    """The model before its first step."""
     torch.manual_seed(recipe.train.seed)
     classes, shape = len(setup.classes), recipe.model
     if setup.base is not None:
@@ -107,13 +108,13 @@ def build_model(
         say(f"base {shape.base}: starts anew: {', '.join(new) or 'nothing'}")
         if loaded.unused:
             say(f"base {shape.base}: {len(loaded.unused)} weights of other heads are not used")
-        model, content = loaded.model, loaded.content
-        if setup.encoder.vocab_size > model.config.vocab_size:
+        known = loaded.model.config.vocab_size
+        if setup.encoder.vocab_size > known:
             raise UserError(
                 f"The tokenizer of {shape.base} has {setup.encoder.vocab_size} tokens, "
-                f"but its model knows {model.config.vocab_size}."
+                f"but its model knows {known}."
             )
-        return model, content
+        return loaded.model
     changes = {
         name: value
         for name in ("hidden_size", "layers", "heads", "intermediate_size")
@@ -130,7 +131,14 @@ def build_model(
     model = SequenceClassifier(config, classes)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     say(f"model {shape.size} from scratch: {parameters / 1e6:.1f}M parameters")
-    return model, {"model_type": "bert"}
+    return model
+
+
+def logits_of(model: SequenceClassifier, setup: Setup, part: int) -> np.ndarray:
+    """Logits [N, C] of the rows of a part."""
+    rows, store = setup.rows(part), setup.store
+    device = next(model.parameters()).device
+    return score(model, store.lengths[rows], lambda of: store.batch(rows[of]), device)
 
 
 def _check_unchanged(dataset: Dataset, noted: Path) -> None:

@@ -1,0 +1,77 @@
+"""The task of a classifier: rows with labels, and a report at the end."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from igla.data.split import TRAIN, VALIDATION
+from igla.data.store import TokenStore
+from igla.evaluate.calibration import apply_temperature, fit_temperature
+from igla.evaluate.metrics import Scored, choose_threshold, headline, log_loss
+from igla.model.encoder import SequenceClassifier
+from igla.objective.classify import Classify, classification
+from igla.recipe import Recipe
+from igla.train.finish import Finished, finish
+from igla.train.setup import Setup, build_model, logits_of, set_up
+from igla.train.task import Ended, Evaluation, Say
+
+
+@dataclass(frozen=True)
+class Classification:
+    """See task.Task."""
+
+    setup: Setup
+    # The lowest loss at the temperature that suits it, since overconfidence is mended at the end of
+    # the run anyhow. It depends on no threshold, and unlike a ranking it sees whether the classes'
+    # scores can be compared.
+    best_by = "calibrated_loss"
+
+    @classmethod
+    def open(cls, recipe: Recipe, folder: Path, say: Say) -> "Classification":
+        return cls(set_up(recipe, folder, say))
+
+    @property
+    def store(self) -> TokenStore:
+        return self.setup.store
+
+    @property
+    def rows(self) -> np.ndarray:
+        return self.setup.rows(TRAIN)
+
+    def shrunk(self, rows: int) -> "Classification":
+        return Classification(self.setup.shrunk(rows))
+
+    def build_model(self, recipe: Recipe, say: Say) -> SequenceClassifier:
+        return build_model(recipe, self.setup, say)
+
+    def objective(self, recipe: Recipe) -> Classify:
+        labels = self.setup.dataset.labels
+        return classification(recipe.objective, labels.values[self.rows], len(labels.classes))
+
+    def evaluate(self, model: SequenceClassifier) -> Evaluation:
+        logits = logits_of(model, self.setup, VALIDATION)
+        labels = self.setup.dataset.labels
+        targets, multi_label = labels.values[self.setup.rows(VALIDATION)], labels.multi_label
+        temperature = fit_temperature(logits, targets)
+        raw, calibrated = (
+            Scored(
+                labels.classes, targets, apply_temperature(logits, degree, multi_label), multi_label
+            )
+            for degree in (1.0, temperature)
+        )
+        found = headline(calibrated, choose_threshold(calibrated))
+        figures = {
+            "validation_loss": log_loss(raw),
+            self.best_by: log_loss(calibrated),
+            **{name: found[name] for name in ("accuracy", "macro_f1", "roc_auc", "pr_auc")},
+        }
+        said = (
+            f"validation loss {figures['validation_loss']:.4f} "
+            f"({figures[self.best_by]:.4f} calibrated), "
+            f"macro-F1 {figures['macro_f1']:.4f}, PR-AUC {figures['pr_auc']:.4f}"
+        )
+        return Evaluation(figures, said)
+
+    def finish(self, ended: Ended, say: Say) -> None:
+        finish(Finished(setup=self.setup, **vars(ended)), say)

@@ -1,0 +1,66 @@
+"""What a run learns, apart from how a run goes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from torch import nn
+
+from igla.data.store import TokenStore
+from igla.objective import Objective
+from igla.recipe import Recipe
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a validation found: figures for the log, of which the task's `best_by` is to be least,
+    and a line for people."""
+
+    figures: dict[str, float]
+    said: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a training leaves to its end: the best version's folder, and the step it is of."""
+
+    folder: Path
+    recipe: Recipe
+    model: nn.Module
+    version: Path
+    step: int
+
+
+class Task(Protocol):
+    """From data to a model, an objective, a validation, and what is left at the end.
+
+    best_by  the figure of Evaluation whose least marks the best version
+    store    the tokens of all rows; `rows` are the numbers of those to train on
+    """
+
+    best_by: str
+
+    @property
+    def store(self) -> TokenStore: ...
+
+    @property
+    def rows(self) -> np.ndarray: ...
+
+    def shrunk(self, rows: int) -> "Task":
+        """The same with at most so many rows in each part."""
+
+    def build_model(self, recipe: Recipe, say: Say) -> Any:
+        """The model before its first step, which has an `encoder`."""
+
+    def objective(self, recipe: Recipe) -> Objective:
+        """What to minimise on batches of the store."""
+
+    def evaluate(self, model: Any) -> Evaluation:
+        """Validate."""
+
+    def finish(self, ended: Ended, say: Say) -> None:
+        """Measure and write what the run is for."""
