@@ -11,7 +11,10 @@ from igla.ops.matmul import times, times_transposed, transposed_times
 
 TYPES = [torch.float32, torch.bfloat16]
 # Of each side: one, less than a tile, whole tiles and panels, a rest of each.
-SIZES = [(1, 2, 1), (7, 16, 15), (8, 32, 48), (9, 34, 49), (64, 384, 384), (131, 98, 100)]
+SIZES = [
+    *((1, 2, 1), (7, 16, 15), (8, 32, 48), (9, 34, 49), (64, 384, 384), (131, 98, 100)),
+    *((rows, 38, 21) for rows in (16, 17, 32, 33, 48, 49)),
+]
 
 Exact = Callable[[Tensor, Tensor], Tensor]
 # Each product, its exact form, and the shapes of its sides from rows, inner size and columns.
@@ -103,12 +106,25 @@ def test_nothing_beside_the_result_is_written() -> None:
     assert not (room[4:15] == 7).any()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_what_they_do_not_take_goes_to_torch(dtype: torch.dtype) -> None:
     x, w = random((6, 31), dtype), random((5, 31), dtype)  # 31 is odd
-    assert times_transposed(x, w).equal(x @ w.t())
-    strided = random((31, 6), dtype).t()
-    torch.testing.assert_close(times_transposed(strided, w), strided @ w.t())
+    torch.testing.assert_close(times_transposed(x, w), x @ w.t())
+    torch.testing.assert_close(times(x, w.t().contiguous()), x @ w.t())
+
+
+def test_what_is_not_contiguous_goes_to_torch() -> None:
+    x, w = random((32, 6), torch.float32).t(), random((5, 32), torch.float32)
+    torch.testing.assert_close(times_transposed(x, w), x @ w.t())
+    torch.testing.assert_close(times(x, w.t()), x @ w.t())
+    torch.testing.assert_close(transposed_times(x.t(), w.t()), x @ w.t())
+
+
+def test_shapes_that_do_not_meet_are_refused() -> None:
+    x, w = random((4, 10), torch.float32), random((5, 8), torch.float32)
+    for product in (times_transposed, times, transposed_times):
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            product(x, w)
 
 
 def test_a_type_without_kernels_has_no_own_products() -> None:

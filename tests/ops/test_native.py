@@ -158,3 +158,7 @@ def test_two_processes_may_compile_at_once(tmp_path: Path) -> None:
         assert said.startswith("compiled by cxx (kernels-")
         assert computed == "tensor(2.)"
     assert [path.suffix for path in cache.iterdir()] == [".so"]
+
+
+def test_other_options_are_another_library() -> None:
+    assert native._key(["g++"]) != native._key(["g++", "-mno-avx512f"])

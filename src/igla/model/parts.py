@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +61,10 @@ class Embedding(nn.Embedding):
     """
 
     before_reading: Callable[[Tensor], None] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has a weight of its own, which no optimizer has been told of.
+        return self.__dict__ | {"before_reading": None}
 
     def forward(self, input: Tensor) -> Tensor:
         if self.before_reading is None:

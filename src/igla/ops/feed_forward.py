@@ -57,4 +57,6 @@ class _FeedForward(torch.autograd.Function):
         dz, a, dup_bias = times(dy, down), torch.empty_like(h), torch.empty_like(up_bias)
         _KERNELS[ctx.kind][1](h.dtype, h, up_bias, dz, a, dup_bias, *h.shape)
         dx = times(dz, up) if ctx.needs_input_grad[0] else None
-        return dx, transposed_times(dz, x), dup_bias, transposed_times(dy, a), None
+        dup = transposed_times(dz, x) if ctx.needs_input_grad[1] else None
+        ddown = transposed_times(dy, a) if ctx.needs_input_grad[3] else None
+        return dx, dup, dup_bias, ddown, None

@@ -86,6 +86,8 @@ class _FirstProjection(torch.autograd.Function):
         hidden = x.shape[1]
         dq, dkv = dq.contiguous(), dkv.contiguous()
         dx = times(dkv, weight[hidden:]).index_add_(0, first, times(dq, weight[:hidden]))
+        if not ctx.needs_input_grad[2]:
+            return dx, None, None
         dweight = torch.empty_like(weight)
         transposed_times(dq, x_first, dweight[:hidden])
         transposed_times(dkv, x, dweight[hidden:])

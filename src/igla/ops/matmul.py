@@ -2,8 +2,9 @@
 
 torch's library compiles each product for its numbers of rows and columns, 0.3 ms and 0.4 MB each,
 and the batches of packed texts seldom have as many tokens as one before. igla's take any shape as
-it comes, and are as fast as torch's or faster (docs/performance.md). Results have the type of the
-inputs; sums are float32 for bf16.
+it comes, and are as fast as torch's or faster (docs/performance.md). Products of bf16 on a
+processor with AMX are left to torch, which uses it. Results have the type of the inputs; sums are
+float32 for bf16.
 """
 
 import torch
@@ -24,7 +25,7 @@ def are_native(dtype: torch.dtype) -> bool:
 def times_transposed(x_TI: Tensor, w_OI: Tensor) -> Tensor:
     """x·wᵀ [T, O]."""
     (rows, inner), columns = x_TI.shape, len(w_OI)
-    if not _taken(x_TI, w_OI) or inner % 2:
+    if not _taken(x_TI, w_OI) or inner != w_OI.shape[1] or _cuts_a_word(x_TI):
         return x_TI @ w_OI.t()
     y_TO = x_TI.new_empty(rows, columns)
     _times_transposed(x_TI.dtype, x_TI, w_OI, y_TO, rows, inner, columns)
@@ -34,7 +35,7 @@ def times_transposed(x_TI: Tensor, w_OI: Tensor) -> Tensor:
 def times(x_TO: Tensor, w_OI: Tensor) -> Tensor:
     """x·w [T, I]."""
     rows, inner, columns = *x_TO.shape, w_OI.shape[1]
-    if not _taken(x_TO, w_OI) or inner % 2:
+    if not _taken(x_TO, w_OI) or inner != len(w_OI) or _cuts_a_word(x_TO):
         return x_TO @ w_OI
     y_TI = x_TO.new_empty(rows, columns)
     _times(x_TO.dtype, x_TO, w_OI, y_TI, rows, inner, columns)
@@ -46,7 +47,7 @@ def transposed_times(x_TO: Tensor, y_TI: Tensor, out_OI: Tensor | None = None) -
     inner, rows, columns = *x_TO.shape, y_TI.shape[1]
     if out_OI is None:
         out_OI = x_TO.new_empty(rows, columns)
-    if _taken(x_TO, y_TI, out_OI):
+    if _taken(x_TO, y_TI, out_OI) and inner == len(y_TI) and out_OI.shape == (rows, columns):
         _transposed_times(x_TO.dtype, x_TO, y_TI, out_OI, inner, rows, columns)
         return out_OI
     return torch.mm(x_TO.t(), y_TI, out=out_OI)
@@ -58,3 +59,8 @@ def _taken(*tensors: Tensor) -> bool:
         and _times.exists(tensors[0].dtype)
         and all(tensor.is_contiguous() for tensor in tensors)
     )
+
+
+def _cuts_a_word(x_TI: Tensor) -> bool:
+    """Whether its rows are no whole number of 32 bits, which is how the kernels read them."""
+    return x_TI.dtype == torch.bfloat16 and x_TI.shape[1] % 2 == 1

@@ -37,7 +37,8 @@ def add_norm(
     dx is ds under the same mask, which is drawn again from its seed instead of being kept, and
     dc = Σ_T dx. Kept are s and, for each token, the mean and 1/σ.
     """
-    if native.runs(x_TH, residual_TH, parameters=(x_bias_H, weight_H, bias_H)):
+    parameters = (x_bias_H, weight_H, bias_H)
+    if native.runs(x_TH, residual_TH, parameters=parameters) and x_TH.shape == residual_TH.shape:
         result: Tensor = _AddNorm.apply(x_TH, x_bias_H, residual_TH, weight_H, bias_H, epsilon, p)
         return result
     dtype = x_TH.dtype

@@ -56,16 +56,18 @@ class Probe:
 def probe() -> Probe:
     """Measure the processor's matrix products; takes about 0.2 s the first time."""
     before, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.set_float32_matmul_precision("highest")
-    float32 = _rate(torch.float32, _by_torch)
-    torch.set_float32_matmul_precision("medium")
-    float32_onednn, error = _rate(torch.float32, _by_torch), _product_error()
     own = matmul.are_native(torch.float32)
-    float32_own = _rate(torch.float32, matmul.times_transposed) if own else None
-    bf16 = _rate(torch.bfloat16, matmul.times_transposed)
-    torch.set_float32_matmul_precision(before)
-    torch.set_num_threads(threads)
+    try:
+        torch.set_num_threads(1)
+        torch.set_float32_matmul_precision("highest")
+        float32 = _rate(torch.float32, _by_torch)
+        torch.set_float32_matmul_precision("medium")
+        float32_onednn, error = _rate(torch.float32, _by_torch), _product_error()
+        float32_own = _rate(torch.float32, matmul.times_transposed) if own else None
+        bf16 = _rate(torch.bfloat16, matmul.times_transposed)
+    finally:
+        torch.set_float32_matmul_precision(before)
+        torch.set_num_threads(threads)
     return Probe(float32, float32_onednn, error, float32_own, bf16)
 
 
@@ -82,7 +84,7 @@ def _by_torch(x_TI: Tensor, weight_OI: Tensor) -> Tensor:
 
 def _rate(dtype: torch.dtype, product: Callable[[Tensor, Tensor], Tensor]) -> float:
     rows, inner, columns = _SHAPE
-    x, weight = torch.randn(rows, inner).to(dtype), torch.randn(columns, inner).to(dtype)
+    x, weight = _random(rows, inner).to(dtype), _random(columns, inner).to(dtype)
     product(x, weight)
     fastest = float("inf")
     # The fastest of several, since other processes can only make a run slower.
@@ -94,6 +96,11 @@ def _rate(dtype: torch.dtype, product: Callable[[Tensor, Tensor], Tensor]) -> fl
 
 
 def _product_error() -> float:
-    x, y = torch.randn(256, 384), torch.randn(384, 256)
+    x, y = _random(256, 384), _random(384, 256)
     exact: Tensor = x.double() @ y.double()
     return ((x @ y - exact).abs().max() / exact.abs().max()).item()
+
+
+def _random(*shape: int) -> Tensor:
+    # Of a generator of its own: measuring must not disturb the user's.
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))

@@ -174,11 +174,11 @@ def _run(command: Sequence[str]) -> str:
 
 
 def _key(compiler: Sequence[str]) -> str:
-    """What the compiled code hangs on: sources, flags, compiler and processor."""
+    """What the compiled code hangs on: sources, compiler with its options, and processor."""
     version = _run([*compiler, "--version"])
     if "clang" in version:
         raise RuntimeError("this is clang, and they are written for GCC; set CXX")
-    parts = [version, *FLAGS, platform.machine(), _processor()]
+    parts = [*compiler, version, *FLAGS, platform.machine(), _processor()]
     parts += [path.read_text(encoding="utf-8") for path in sorted(SOURCES.glob("*.[ch]*"))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 

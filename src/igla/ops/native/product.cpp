@@ -1,4 +1,5 @@
-// Matrix products for processors with AVX-512: x·Wᵀ, x·W and xᵀ·y.
+// Matrix products for processors with AVX-512: x·Wᵀ, x·W and xᵀ·y. Not those of bf16 where there is
+// AMX, which multiplies them several times as fast and which torch's library knows how to use.
 //
 // As in Goto & van de Geijn 2008: the right side is packed, a panel of 48 columns at a time, so
 // that it is read in order, and a tile of 8 × 48 results stays in 24 of the 32 registers until its
@@ -17,7 +18,7 @@
 
 namespace igla {
 
-using Word = uint32_t;
+typedef uint32_t Word __attribute__((may_alias));
 constexpr int kLanes = 16, kVectors = 3, kColumns = kLanes * kVectors, kRows = 8;
 // Rows of which a product over rows packs at once: a panel of them fits the second-level cache.
 constexpr int64_t kChunk = 2048;
@@ -52,7 +53,7 @@ inline __m512i pair_rows(const float* x, int64_t, int64_t, int64_t, __mmask16 ma
   return _mm512_maskz_loadu_epi32(mask, x);
 }
 
-#ifdef __AVX512BF16__
+#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
 inline void multiply_add(__m512& sum, Word left, __m512 right, bf16*) {
   sum = _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_epi32(int(left)), (__m512bh)right);
 }
@@ -289,7 +290,7 @@ void transposed_times(const T* x, const T* y, T* z, int64_t inner, int64_t rows,
   }
 
 PRODUCTS(float, f32)
-#ifdef __AVX512BF16__
+#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
 PRODUCTS(igla::bf16, bf16)
 #endif
 #endif
