@@ -62,6 +62,7 @@ def igla(
       igla train --data comments.csv --epochs 3\n
       igla train --data comments.csv --base ./minilm optim.learning_rate=3e-5\n
       igla train recipes/minilm-classify.yaml --data comments.csv --dry-run\n
+      igla train recipes/minilm-ru-pretrain.yaml --corpus books/ --corpus chats.txt.xz\n
       igla train --resume runs/comments-20260101-120000
     """
 )
@@ -70,6 +71,10 @@ def train(
     data: Data = None,
     validation: Annotated[str | None, typer.Option(help="Rows to validate on.")] = None,
     test: Annotated[str | None, typer.Option(help="Rows to test on.")] = None,
+    corpus: Annotated[
+        list[str] | None,
+        typer.Option(help="Texts to learn from without labels: file, folder or glob; repeatable."),
+    ] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     encoding: Encoding = None,
@@ -96,7 +101,7 @@ def train(
         bool, typer.Option("--profile", help="Write where the time of some steps goes.")
     ] = False,
 ) -> None:
-    """Train a classifier, measure it, and save it with a report.
+    """Train a classifier, measure it, and save it with a report; or pretrain on texts alone.
 
     Every setting of `igla recipe show` can be changed by KEY=VALUE.
     """
@@ -108,6 +113,7 @@ def train(
         "data.source": data,
         "data.validation": validation,
         "data.test": test,
+        "corpus.sources": _named(corpus),
         "data.text_column": text_column,
         "data.label_columns": _names(label_column),
         "data.encoding": encoding,
@@ -288,6 +294,17 @@ def _recipe(words: list[str], options: dict[str, Any]) -> "Recipe":
     recipe = load_recipe(Path(files[0]) if files else None, overrides)
     given = {key.replace(".", "__"): value for key, value in options.items() if value is not None}
     return recipe.replace(**given) if given else recipe
+
+
+def _named(files: list[str] | None) -> dict[str, str] | None:
+    """Sources under the names of their files; equal ones are told apart by a number."""
+    if not files:
+        return None
+    named: dict[str, str] = {}
+    for where in files:
+        name = Path(where).name.split(".")[0].strip("*") or "texts"
+        named[f"{name}-{len(named)}" if name in named else name] = where
+    return named
 
 
 def _names(columns: str | None) -> tuple[str, ...] | None:

@@ -54,6 +54,23 @@ class DataRecipe(Section):
     )
 
 
+class CorpusRecipe(Section):
+    sources: dict[str, str] = Field(
+        {}, description="Texts to learn from without labels: name → file, folder or glob."
+    )
+    encoding: str | None = Field(None, description="Encoding of the files; UTF-8 if not given.")
+    validation_share: Share = Field(0.01, description="Share of the documents kept to validate on.")
+    letters_share: Share = Field(
+        0.5, description="Drop documents of which less than this share are letters."
+    )
+    language: Literal["any", "ru"] = Field(
+        "any", description="ru: drop documents that are mostly not in Russian letters."
+    )
+    similar: Literal["drop", "keep"] = Field(
+        "drop", description="What happens to documents that are nearly the same as another."
+    )
+
+
 class TextRecipe(Section):
     tokenizer: Literal["wordpiece", "bpe", "unigram"] = Field(
         "wordpiece", description="Kind of tokenizer to train when the base brings none."
@@ -85,6 +102,17 @@ class ModelRecipe(Section):
 
 
 class ObjectiveRecipe(Section):
+    task: Literal["classify", "masked_lm", "replaced_token"] = Field(
+        "classify",
+        description="classify: the labels of data; the others: the texts of corpus, by masked "
+        "words or by words that a small model replaced.",
+    )
+    mask_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.15, description="Share of the tokens that are masked."
+    )
+    mask_unit: Literal["token", "word", "span"] = Field(
+        "token", description="What is masked as a whole."
+    )
     loss: Literal["auto", "cross_entropy", "binary_cross_entropy", "focal"] = Field(
         "auto",
         description="auto: binary cross-entropy for several label columns, else cross-entropy.",
@@ -155,6 +183,7 @@ class Recipe(Section):
     """Everything a run depends on."""
 
     data: DataRecipe = DataRecipe()
+    corpus: CorpusRecipe = CorpusRecipe()
     text: TextRecipe = TextRecipe()
     model: ModelRecipe = ModelRecipe()
     objective: ObjectiveRecipe = ObjectiveRecipe()

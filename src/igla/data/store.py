@@ -21,15 +21,16 @@ class TokenStore:
     tokens   memory-mapped ids, one sequence after another
     offsets  [N+1] where each begins
     lost     [N] tokens cut off each
-    labels   [N] class indices, or [N, C] 0/1; a row without labels is never asked for
+    labels   [N] class indices, or [N, C] 0/1; a row without labels is never asked for. None: there
+             are no labels and weights at all
     weights  [N] float32
     """
 
     tokens: np.ndarray
     offsets: np.ndarray
     lost: np.ndarray
-    labels: np.ndarray
-    weights: np.ndarray
+    labels: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -38,6 +39,8 @@ class TokenStore:
     def batch(self, rows: np.ndarray) -> PackedBatch:
         """The given rows, packed."""
         sequences = [self.tokens[self.offsets[row] : self.offsets[row + 1]] for row in rows]
+        if self.labels is None or self.weights is None:
+            return pack(sequences)
         return pack(sequences, self.labels[rows], self.weights[rows])
 
 
@@ -47,7 +50,7 @@ def open_store(dataset: Dataset, encoder: TextEncoder) -> TokenStore:
     key = hashlib.sha256(settings.encode()).hexdigest()[:32]
     folder = cached_folder("tokens", key, lambda making: _tokenize(dataset, encoder, making))
     return TokenStore(
-        tokens=np.memmap(folder / "tokens.bin", dtype=_id_type(encoder), mode="r"),
+        tokens=np.memmap(folder / "tokens.bin", dtype=id_type(encoder), mode="r"),
         offsets=np.load(folder / "offsets.npy"),
         lost=np.load(folder / "lost.npy"),
         labels=dataset.labels.values,
@@ -55,7 +58,8 @@ def open_store(dataset: Dataset, encoder: TextEncoder) -> TokenStore:
     )
 
 
-def _id_type(encoder: TextEncoder) -> type[np.uint16] | type[np.uint32]:
+def id_type(encoder: TextEncoder) -> type[np.uint16] | type[np.uint32]:
+    """The narrower type that holds all ids of a vocabulary."""
     return np.uint16 if encoder.vocab_size <= 1 << 16 else np.uint32
 
 
@@ -67,7 +71,7 @@ def _tokenize(dataset: Dataset, encoder: TextEncoder, folder: Path) -> None:
             encoded = encoder.encode(texts)
             lengths.append([len(ids) for ids in encoded.ids])
             lost.append(encoded.lost)
-            file.write(np.concatenate(encoded.ids).astype(_id_type(encoder)).tobytes())
+            file.write(np.concatenate(encoded.ids).astype(id_type(encoder)).tobytes())
     # Rows that are not used have length 0, so that a row has one number everywhere.
     all_lengths, all_lost = np.zeros((2, len(dataset.parts)), dtype=np.int64)
     all_lengths[used] = np.concatenate(lengths)

@@ -48,6 +48,12 @@ _BERT_BODY = {
     "encoder.layers.{i}.ffn_norm": ("{body}encoder.layer.{i}.output.LayerNorm",),
 }
 _BERT_HEAD = {"dense": ("{body}pooler.dense",), "output": ("classifier",)}
+# The head that guesses words; its matrix is that of the embeddings.
+_BERT_GUESS = {
+    "guess.dense": ("cls.predictions.transform.dense",),
+    "guess.norm": ("cls.predictions.transform.LayerNorm",),
+    "guess": ("cls.predictions",),
+}
 _ROBERTA_HEAD = {"dense": ("classifier.dense",), "output": ("classifier.out_proj",)}
 _BERT_FIELDS = {
     "vocab_size": "vocab_size",
@@ -101,7 +107,12 @@ def _roberta(architecture: str) -> Family:
 
 
 FAMILIES = {
-    "bert": Family("bert.", "BertForSequenceClassification", _BERT_BODY | _BERT_HEAD, _BERT_FIELDS),
+    "bert": Family(
+        "bert.",
+        "BertForSequenceClassification",
+        _BERT_BODY | _BERT_HEAD | _BERT_GUESS,
+        _BERT_FIELDS,
+    ),
     "roberta": _roberta("RobertaForSequenceClassification"),
     "xlm-roberta": _roberta("XLMRobertaForSequenceClassification"),
     "camembert": _roberta("CamembertForSequenceClassification"),

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from igla.errors import UserError
+from igla.model.config import EncoderConfig
 from igla.model.encoder import SequenceClassifier
 from igla.model.families import FAMILIES, Family, family_of, read_config, write_config
 
@@ -50,7 +51,7 @@ def load_classifier(
     theirs = _with_body_prefix(_read_tensors(folder), family)
     found = _their_classes(theirs, family)
     model = SequenceClassifier(config, classes or found or 2)
-    ours, used = _translate(model, theirs, family, str(folder))
+    ours, used = _translate(model.state_dict(), theirs, family, str(folder))
     if found != model.output.out_features:
         ours = {name: value for name, value in ours.items() if not name.startswith("output.")}
     model.load_state_dict(ours, strict=False)
@@ -83,14 +84,54 @@ def save_classifier(
         config.pop(outdated, None)
     text = json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
-    tensors = their_tensors(model, FAMILIES[content["model_type"]])
+    tensors = their_tensors(model.state_dict(), FAMILIES[content["model_type"]])
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def their_tensors(model: SequenceClassifier, family: Family) -> dict[str, Tensor]:
-    """The model's weights under the family's names."""
+def read_shape(folder: Path, dropout: float) -> EncoderConfig:
+    """The shape of a folder's encoder, with this dropout."""
+    config = read_config(read_json(folder / "config.json"), str(folder / "config.json"))
+    return replace(config, dropout=dropout, attention_dropout=dropout)
+
+
+def load_pretrained(model: nn.Module, folder: Path) -> tuple[str, ...]:
+    """Fill a model's encoder, and its head of words if it has one, from a folder of its shape.
+
+    Returns the names of what the folder does not hold, which stays as it is.
+    """
+    family = family_of(read_json(folder / "config.json"), str(folder))
+    theirs = _with_body_prefix(_read_tensors(folder), family)
+    state = _pretrained(model, family)
+    ours, _ = _translate(state, theirs, family, str(folder))
+    model.load_state_dict(ours, strict=False)
+    return tuple(name for name in state if name not in ours)
+
+
+def save_pretrained(folder: Path, model: nn.Module, config: EncoderConfig, pad: int) -> None:
+    """Write a model's encoder, and its head of words if it has one, as a folder of BERT.
+
+    pad  id of the padding token
+    """
+    family = FAMILIES["bert"]
+    state = _pretrained(model, family)
+    kind = "BertForMaskedLM" if "guess.bias" in state else "BertModel"
+    content = write_config(config, "bert") | {"architectures": [kind], "pad_token_id": pad}
+    text = json.dumps(content | {"dtype": "float32"}, ensure_ascii=False, indent=2, sort_keys=True)
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    tensors = their_tensors(state, family)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _pretrained(model: nn.Module, family: Family) -> dict[str, Tensor]:
+    """The part of a model's state that a classifier can start from, or a guesser of words."""
+    kept = "encoder.", *(("guess.",) if "guess" in family.names else ())
+    return {name: value for name, value in model.state_dict().items() if name.startswith(kept)}
+
+
+def their_tensors(state: Mapping[str, Tensor], family: Family) -> dict[str, Tensor]:
+    """Weights under the family's names."""
     tensors = {}
-    for name, value in model.state_dict().items():
+    for name, value in state.items():
         targets = _their_names(name, family)
         for target, part in zip(targets, value.chunk(len(targets)), strict=True):
             tensors[target] = part.detach().cpu().contiguous().clone()
@@ -161,12 +202,12 @@ def _their_names(name: str, family: Family) -> tuple[str, ...]:
 
 
 def _translate(
-    model: SequenceClassifier, theirs: Mapping[str, Tensor], family: Family, where: str
+    state: Mapping[str, Tensor], theirs: Mapping[str, Tensor], family: Family, where: str
 ) -> tuple[dict[str, Tensor], set[str]]:
     """Their tensors under our names, and which of theirs were used."""
     ours: dict[str, Tensor] = {}
     used: set[str] = set()
-    for name, parameter in model.state_dict().items():
+    for name, parameter in state.items():
         sources = _their_names(name, family)
         if not all(source in theirs for source in sources):
             continue

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,25 @@ class TextEncoder:
         for row, encoding in zip(long, cut, strict=True):
             ids[row] = np.array(encoding.ids, dtype=np.int32)
         return Encoded(ids, np.maximum(lengths - self.max_length, 0))
+
+    def pieces(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts as they are: whole, and without special tokens."""
+        return [
+            encoding.ids
+            for encoding in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        ]
+
+    def frame(self, ids: Sequence[int]) -> list[int]:
+        """Ids with the special tokens that a text of its own has around it."""
+        before, after = self._frame
+        return [*before, *ids, *after]
+
+    @cached_property
+    def _frame(self) -> tuple[list[int], list[int]]:
+        framed = self.tokenizer.encode("a")
+        special = framed.special_tokens_mask
+        first = special.index(0) if 0 in special else min(1, len(special))
+        return framed.ids[:first], framed.ids[first + special.count(0) :]
 
 
 def train_tokenizer(

@@ -6,6 +6,7 @@ import tempfile
 import time
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 from igla.errors import UserError
 from igla.recipe import Recipe, load_recipe
@@ -77,18 +78,25 @@ def _close(outcome: Outcome) -> None:
 
 
 def _run_name(recipe: Recipe) -> str:
-    if recipe.data.source is None:
+    if recipe.objective.task != "classify":
+        stem = next(iter(recipe.corpus.sources), recipe.objective.task)
+    elif recipe.data.source is None:
         raise UserError("No data is given: name a file with --data.")
-    stem = Path(recipe.data.source).name.split(".")[0].strip("*") or "run"
+    else:
+        stem = Path(recipe.data.source).name.split(".")[0].strip("*") or "run"
     return f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:
     """So that a run can be resumed from anywhere."""
-    changes = {
+    changes: dict[str, Any] = {
         f"data__{name}": str(Path(where).expanduser().absolute())
         for name in ("source", "validation", "test")
         if (where := getattr(recipe.data, name)) is not None
+    }
+    changes["corpus__sources"] = {
+        name: str(Path(where).expanduser().absolute())
+        for name, where in recipe.corpus.sources.items()
     }
     base = recipe.model.base
     if base is not None and Path(base).expanduser().is_dir():

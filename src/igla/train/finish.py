@@ -21,9 +21,10 @@ from igla.recipe import Recipe
 from igla.sealed import write_durably, write_sealed
 from igla.train.environment import processor
 from igla.train.log import read_records
-from igla.train.setup import TOKENIZER, Setup, logits_of
+from igla.train.setup import Setup, logits_of
 from igla.train.state import load_weights
 from igla.train.throughput import Throughput
+from igla.train.vocabulary import TOKENIZER
 
 MODEL, METRICS, REPORT = "model", "metrics.json", "report.html"
 # The baseline learns from at most so many rows, in which time it is ready in seconds.

@@ -1,6 +1,7 @@
 """The optimizer of a recipe, connected with its model."""
 
 from functools import partial
+from typing import Any
 
 from torch.optim import Optimizer
 
@@ -9,11 +10,11 @@ from igla.optim import AdamW, build_optimizer
 from igla.recipe import OptimRecipe
 
 
-def make_optimizer(optim: OptimRecipe, model: SequenceClassifier) -> Optimizer:
+def make_optimizer(optim: OptimRecipe, model: Any) -> Optimizer:
     """The optimizer of a resolved recipe.
 
     Where it can, it updates the word embedding row by row; not beside a moving average, which wants
-    all rows in every step.
+    all rows in every step, nor where the words' rows are also what is guessed.
     """
     assert optim.learning_rate != "auto"
     optimizer = build_optimizer(
@@ -27,7 +28,7 @@ def make_optimizer(optim: OptimRecipe, model: SequenceClassifier) -> Optimizer:
         layer_decay=optim.layer_decay,
         layer_of=partial(layer_of, model.config),
     )
-    if isinstance(optimizer, AdamW) and not optim.ema:
+    if isinstance(optimizer, AdamW) and isinstance(model, SequenceClassifier) and not optim.ema:
         word = model.encoder.embeddings.word
         word.before_reading = optimizer.by_rows(word.weight)
     return optimizer

@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile, schedule
 from igla.errors import UserError
 
 TABLE, TRACE = "profile.txt", "trace.json"
-# The first steps are slower than all others: memory is new, and products are compiled.
+# The first steps are slower than all others: memory is new, and torch may compile products.
 WARMUP, STEPS = 5, 10
 LONGEST_TABLE = 25
 

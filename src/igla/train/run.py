@@ -34,19 +34,25 @@ from igla.train.log import LOG, MetricsLog, read_records
 from igla.train.loop import LoopSettings, fit
 from igla.train.optimizer import make_optimizer
 from igla.train.precision import Precision, choose_device, choose_precision
+from igla.train.pretraining import Pretraining
 from igla.train.profile import StepProfile
 from igla.train.progress import TrainingProgress
 from igla.train.resolve import resolve, total_steps
 from igla.train.scaling import LossScale
-from igla.train.setup import DATA, TOKENIZER
+from igla.train.setup import DATA
 from igla.train.state import TrainState
 from igla.train.task import Ended, Say, Task
 from igla.train.throughput import Throughput
 from igla.train.version import Versions
+from igla.train.vocabulary import TOKENIZER
 
 RECIPE, ENVIRONMENT = "recipe.yaml", "environment.json"
 # What a recipe may ask for (objective.task).
-TASKS: dict[str, Callable[[Recipe, Path, Say], Task]] = {"classify": Classification.open}
+TASKS: dict[str, Callable[[Recipe, Path, Say], Task]] = {
+    "classify": Classification.open,
+    "masked_lm": Pretraining.open,
+    "replaced_token": Pretraining.open,
+}
 
 
 @dataclass(frozen=True)
@@ -186,7 +192,7 @@ def _start(
     write_durably(folder / RECIPE, recipe.to_yaml())
     device = choose_device(recipe.train.device)
     precision = _precision(recipe, folder, device, say)
-    task = TASKS["classify"](recipe, folder, say)
+    task = TASKS[recipe.objective.task](recipe, folder, say)
     if fast:
         task = task.shrunk(2 * recipe.train.batch_size)
         recipe = recipe.replace(train__steps=2)

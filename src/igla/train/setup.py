@@ -16,24 +16,17 @@ from igla.data.split import TEST, TRAIN, VALIDATION
 from igla.data.store import TokenStore, open_store
 from igla.errors import UserError
 from igla.infer.scoring import score
-from igla.model.config import named_config
+from igla.model.config import EncoderConfig, named_config
 from igla.model.encoder import SequenceClassifier
-from igla.model.families import read_config
 from igla.model.folder import load_classifier, read_json
 from igla.recipe import Recipe
-from igla.sealed import BrokenSeal, check_sealed, write_durably, write_sealed
-from igla.text.tokenizer import (
-    TextEncoder,
-    load_tokenizer,
-    measure_fit,
-    save_tokenizer,
-    train_tokenizer,
-    vocabulary_for,
-)
+from igla.sealed import write_durably
+from igla.text.tokenizer import TextEncoder, measure_fit
 from igla.train.hub import base_folder
 from igla.train.task import Say
+from igla.train.vocabulary import open_tokenizer
 
-DATA, TOKENIZER = "data.json", "tokenizer"
+DATA = "data.json"
 _FIT_SAMPLE = 2000
 
 
@@ -83,7 +76,8 @@ def set_up(recipe: Recipe, folder: Path, say: Say) -> Setup:
     for decision in dataset.decisions:
         say(decision.said)
     base = None if recipe.model.base is None else base_folder(recipe.model.base)
-    encoder = _tokenizer(recipe, dataset, base, folder, say)
+    texts = _Texts(dataset, dataset.part(TRAIN))
+    encoder = open_tokenizer(recipe, texts, base, folder, say)
     store = open_store(dataset, encoder)
     decisions = (*dataset.decisions, *_token_decisions(dataset, encoder, store))
     for decision in decisions[len(dataset.decisions) :]:
@@ -115,23 +109,29 @@ def build_model(recipe: Recipe, setup: Setup, say: Say) -> SequenceClassifier:
                 f"but its model knows {known}."
             )
         return loaded.model
+    config = shape_of(recipe, setup.encoder.vocab_size)
+    model = SequenceClassifier(config, classes)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    say(f"model {shape.size} from scratch: {parameters / 1e6:.1f}M parameters")
+    return model
+
+
+def shape_of(recipe: Recipe, vocab_size: int) -> EncoderConfig:
+    """The shape of an encoder from scratch."""
+    shape = recipe.model
     changes = {
         name: value
         for name in ("hidden_size", "layers", "heads", "intermediate_size")
         if (value := getattr(shape, name)) is not None
     }
-    config = named_config(
+    return named_config(
         shape.size,
-        vocab_size=setup.encoder.vocab_size,
+        vocab_size=vocab_size,
         max_positions=recipe.text.max_length,
         dropout=shape.dropout,
         attention_dropout=shape.dropout,
         **changes,
     )
-    model = SequenceClassifier(config, classes)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    say(f"model {shape.size} from scratch: {parameters / 1e6:.1f}M parameters")
-    return model
 
 
 def logits_of(model: SequenceClassifier, setup: Setup, part: int) -> np.ndarray:
@@ -148,36 +148,6 @@ def _check_unchanged(dataset: Dataset, noted: Path) -> None:
         )
 
 
-def _tokenizer(
-    recipe: Recipe, dataset: Dataset, base: Path | None, folder: Path, say: Say
-) -> TextEncoder:
-    kept = folder / TOKENIZER
-    try:
-        # A resumed run must not train its tokenizer again.
-        check_sealed(kept)
-    except BrokenSeal:
-        encoder = _new_tokenizer(recipe, dataset, base, say)
-        write_sealed(kept, lambda making: save_tokenizer(making, encoder, base))
-    return TextEncoder(load_tokenizer(kept), _max_length(recipe, base))
-
-
-def _new_tokenizer(recipe: Recipe, dataset: Dataset, base: Path | None, say: Say) -> TextEncoder:
-    if base is not None:
-        return TextEncoder(load_tokenizer(base), _max_length(recipe, base))
-    rows = dataset.part(TRAIN)
-    size = recipe.text.vocab_size
-    if size == "auto":
-        size = vocabulary_for(sum(len(text.split()) for text in _Texts(dataset, rows)))
-    tokenizer = train_tokenizer(
-        recipe.text.tokenizer,
-        _Texts(dataset, rows),
-        vocab_size=size,
-        lowercase=recipe.text.lowercase,
-    )
-    say(f"tokenizer: {recipe.text.tokenizer} of {tokenizer.get_vocab_size():,}, trained on train")
-    return TextEncoder(tokenizer, recipe.text.max_length)
-
-
 @dataclass(frozen=True)
 class _Texts:
     """Texts that can be gone through more than once, without being held in memory."""
@@ -188,13 +158,6 @@ class _Texts:
     def __iter__(self) -> Iterator[str]:
         for batch in self.dataset.text_batches(self.rows):
             yield from batch
-
-
-def _max_length(recipe: Recipe, base: Path | None) -> int:
-    if base is None:
-        return recipe.text.max_length
-    config = read_config(read_json(base / "config.json"), str(base))
-    return min(recipe.text.max_length, config.max_positions)
 
 
 def _token_decisions(dataset: Dataset, encoder: TextEncoder, store: TokenStore) -> list[Decision]:

@@ -51,7 +51,7 @@ class TrainState:
     def save(self, folder: Path) -> None:
         """Write everything into an existing folder."""
         self.settle()
-        save_file(_whole(self.model.state_dict()), folder / MODEL)
+        save_file(_whole(_weights(self.model)), folder / MODEL)
         save_file(_whole(optimizer_tensors(self.optimizer)), folder / OPTIMIZER)
         if self.ema is not None:
             save_file(_whole(self.ema.tensors()), folder / EMA)
@@ -108,7 +108,13 @@ def load_weights(model: nn.Module, folder: Path, *, averaged: bool = False) -> N
     if averaged:
         average = load_file(folder / EMA)
         weights |= {name: average[name] for name in weights if name in average}
-    model.load_state_dict(weights)
+    assert weights.keys() == _weights(model).keys(), f"{folder} is of another model"
+    model.load_state_dict(weights, strict=False)  # what is shared is there under one name only
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, each once, whatever modules share it."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def _whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

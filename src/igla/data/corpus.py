@@ -1,0 +1,195 @@
+"""From text files to documents, cleaned and split, for learning without labels.
+
+A document is a row of a table, or the lines of a text file up to an empty one.
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from rensa import RMinHashDeduplicator
+
+from igla.data.cache import cached_folder
+from igla.data.columns import choose_columns
+from igla.data.rows import as_strings, duplicate_key
+from igla.data.selection import Decision
+from igla.data.source import Source, open_source
+from igla.data.split import TRAIN, VALIDATION
+from igla.errors import UserError
+from igla.recipe import CorpusRecipe
+
+_SCHEMA = pa.schema({"text": pa.large_string(), "source": pa.int16(), "part": pa.int8()})
+_BATCH = 4096
+# Documents are nearly the same if they share so much of their shingles, by MinHash (Broder 1997).
+_SIMILAR, _PERMUTATIONS = 0.7, 64
+_SHINGLE_WORDS = 3
+_RUSSIAN = re.compile(r"[а-яё]", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents of named sources, in two parts.
+
+    table        text, source (index into names) and part of each, memory-mapped
+    fingerprint  of all that decides about it
+    """
+
+    table: pa.Table
+    names: tuple[str, ...]
+    decisions: tuple[Decision, ...]
+    fingerprint: str
+
+    def texts(self, part: int) -> Iterator[str]:
+        """Texts of a part, one after another."""
+        for batch in self.table.to_batches():
+            inside = batch.column("part").to_numpy() == part
+            yield from batch.column("text").filter(pa.array(inside)).to_pylist()
+
+
+def load_corpus(recipe: CorpusRecipe, seed: int) -> Corpus:
+    """Read and clean the sources of a recipe; from the cache where that has been done before.
+
+    Raises UserError where there is nothing to learn from.
+    """
+    if not recipe.sources:
+        raise UserError("No texts are given: name files with --corpus, or in corpus.sources.")
+    opened = {
+        name: open_source(where, recipe.encoding) for name, where in sorted(recipe.sources.items())
+    }
+    settings = recipe.model_dump_json(exclude={"sources", "weights", "temperature"})
+    prints = {name: source.fingerprint() for name, source in opened.items()}
+    wanted = json.dumps([settings, seed, prints])
+    key = hashlib.sha256(wanted.encode()).hexdigest()[:32]
+    folder = cached_folder(
+        "corpora", key, lambda making: _Cleaning(recipe, seed).write(opened, making)
+    )
+    with (folder / "decisions.json").open(encoding="utf-8") as file:
+        decisions = tuple(Decision(**one) for one in json.load(file))
+    reader = pa.ipc.open_file(pa.memory_map(str(folder / "documents.arrow")))
+    return Corpus(reader.read_all(), tuple(opened), decisions, key)
+
+
+def batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Lists of so many items, the last one shorter."""
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+def documents(source: Source, text_column: str) -> Iterator[str]:
+    """The documents of a source, their lines joined by line feeds."""
+    lines: list[str] = []
+    for chunk in source.chunks():
+        texts = as_strings(chunk.table.column(text_column), text_column).to_pylist()
+        if not chunk.file.name.split(".", 1)[-1].startswith("txt"):
+            yield from filter(None, texts)
+            continue
+        if chunk.first_row == 1 and lines:  # a file ends a document
+            yield "\n".join(lines)
+            lines = []
+        for line in texts:
+            if line and line.strip():
+                lines.append(line)
+            elif lines:
+                yield "\n".join(lines)
+                lines = []
+    if lines:
+        yield "\n".join(lines)
+
+
+class _Cleaning:
+    """What is kept of the documents, and the count of what is not."""
+
+    def __init__(self, recipe: CorpusRecipe, seed: int):
+        self.recipe = recipe
+        self.seed = seed
+        self.seen: set[int] = set()
+        self.similar = RMinHashDeduplicator(_SIMILAR, num_perm=_PERMUTATIONS, use_lsh=True)
+        self.numbers = count()
+        self.dropped: Counter[str] = Counter()
+
+    def write(self, sources: dict[str, Source], folder: Path) -> None:
+        """Write documents.arrow and decisions.json."""
+        read: Counter[str] = Counter()
+        kept: Counter[str] = Counter()
+        with pa.ipc.new_file(str(folder / "documents.arrow"), _SCHEMA) as writer:
+            for number, (name, source) in enumerate(sources.items()):
+                columns = choose_columns(
+                    source.columns, None, None, labels_required=False, where=name
+                )
+                for texts in batched(documents(source, columns.text), _BATCH):
+                    read[name] += len(texts)
+                    texts = self._clean(texts)
+                    kept[name] += len(texts)
+                    writer.write_batch(_record(texts, number, [self._part(one) for one in texts]))
+        if not kept.total():
+            raise UserError("Not one document of corpus.sources is left after cleaning.")
+        decisions = [
+            Decision(f"source {name}", 0, f"{name}: {kept[name]:,} of {documents:,} documents")
+            for name, documents in read.items()
+        ] + [
+            Decision(why, documents, f"dropped: {documents:,} documents ({why})")
+            for why, documents in self.dropped.items()
+            if documents
+        ]
+        text = json.dumps([vars(one) for one in decisions], ensure_ascii=False)
+        (folder / "decisions.json").write_text(text, encoding="utf-8")
+
+    def _clean(self, texts: Iterable[str]) -> list[str]:
+        kept = []
+        for text in texts:
+            why = self._fault(text)
+            if why is None:
+                kept.append(text)
+            else:
+                self.dropped[why] += 1
+        if self.recipe.similar == "keep":
+            return kept
+        shingles = [_shingles(text) for text in kept]
+        # Short ones are alike by chance; repeated ones are gone already.
+        long = [index for index, found in enumerate(shingles) if found]
+        new = self.similar.add_pairs((str(next(self.numbers)), shingles[index]) for index in long)
+        old = {index for index, is_new in zip(long, new, strict=True) if not is_new}
+        self.dropped["nearly the same as another"] += len(old)
+        return [text for index, text in enumerate(kept) if index not in old]
+
+    def _fault(self, text: str) -> str | None:
+        """Why a text is of no use, or None."""
+        letters = sum(letter.isalpha() for letter in text)
+        if letters < self.recipe.letters_share * sum(not sign.isspace() for sign in text):
+            return "few letters"
+        if self.recipe.language == "ru" and len(_RUSSIAN.findall(text)) < letters / 2:
+            return "not in Russian letters"
+        key = duplicate_key(text)
+        if key in self.seen:
+            return "the same but for case and spaces"
+        self.seen.add(key)
+        return None
+
+    def _part(self, text: str) -> int:
+        """By the text alone, so that it is the same whatever stands beside it."""
+        digest = hashlib.blake2b(text.encode(), digest_size=8, salt=self.seed.to_bytes(8, "little"))
+        place = int.from_bytes(digest.digest(), "little") / 2**64
+        return VALIDATION if place < self.recipe.validation_share else TRAIN
+
+
+def _shingles(text: str) -> list[str]:
+    """Runs of some words (Broder 1997); none for a text of few words."""
+    words = re.findall(r"\w+", text.casefold())
+    if len(words) < 2 * _SHINGLE_WORDS:
+        return []
+    starts = range(len(words) - _SHINGLE_WORDS + 1)
+    return [" ".join(words[start : start + _SHINGLE_WORDS]) for start in starts]
+
+
+def _record(texts: list[str], source: int, parts: list[int]) -> pa.RecordBatch:
+    sources = np.full(len(texts), source, dtype=np.int16)
+    columns = [pa.array(texts, pa.large_string()), sources, np.array(parts, dtype=np.int8)]
+    return pa.record_batch(columns, schema=_SCHEMA)

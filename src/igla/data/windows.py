@@ -1,0 +1,92 @@
+"""Documents as windows of tokens: the token store of learning without labels."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from igla.data.cache import cached_folder
+from igla.data.corpus import Corpus
+from igla.data.store import TokenStore, id_type
+from igla.text.tokenizer import TextEncoder
+
+# A shorter rest of a document is left out.
+SHORTEST = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Windows of documents of a corpus.
+
+    store    their tokens
+    sources  [N] which of the corpus's sources each is from
+    parts    [N] TRAIN or VALIDATION, that of its document
+    """
+
+    store: TokenStore
+    sources: np.ndarray
+    parts: np.ndarray
+
+
+def open_windows(corpus: Corpus, encoder: TextEncoder) -> Windows:
+    """The windows of a corpus; tokenized the first time, then read from the cache."""
+    settings = f"{corpus.fingerprint} {encoder.max_length} {encoder.tokenizer.to_str()}"
+    key = hashlib.sha256(settings.encode()).hexdigest()[:32]
+    folder = cached_folder("windows", key, lambda making: _tokenize(corpus, encoder, making))
+    offsets = np.load(folder / "offsets.npy")
+    store = TokenStore(
+        tokens=np.memmap(folder / "tokens.bin", dtype=id_type(encoder), mode="r"),
+        offsets=offsets,
+        lost=np.zeros(len(offsets) - 1, dtype=np.int64),
+    )
+    return Windows(store, np.load(folder / "sources.npy"), np.load(folder / "parts.npy"))
+
+
+def _tokenize(corpus: Corpus, encoder: TextEncoder, folder: Path) -> None:
+    lengths: list[int] = []
+    sources: list[int] = []
+    parts: list[int] = []
+    with (folder / "tokens.bin").open("wb") as file:
+        for batch in corpus.table.to_batches():
+            documents = [text.split("\n") for text in batch.column("text").to_pylist()]
+            encoded = iter(encoder.pieces([line for lines in documents for line in lines]))
+            for lines, source, part in zip(
+                documents,
+                batch.column("source").to_pylist(),
+                batch.column("part").to_pylist(),
+                strict=True,
+            ):
+                tokens = [next(encoded) for _ in lines]
+                for window in in_windows(tokens, encoder.max_length - len(encoder.frame([]))):
+                    framed = encoder.frame(window)
+                    file.write(np.array(framed, dtype=id_type(encoder)).tobytes())
+                    lengths.append(len(framed))
+                    sources.append(source)
+                    parts.append(part)
+    np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+    np.save(folder / "sources.npy", np.array(sources, dtype=np.int16))
+    np.save(folder / "parts.npy", np.array(parts, dtype=np.int8))
+
+
+def in_windows(lines: Sequence[list[int]], room: int) -> Iterator[list[int]]:
+    """The lines of a document put together to at most `room` tokens.
+
+    A line is cut only where it is longer than that or where what stands before it is shorter than
+    SHORTEST. Nothing is left out but an end that is.
+    """
+    window: list[int] = []
+    for line in lines:
+        if len(window) + len(line) > room:
+            if len(window) >= SHORTEST:
+                yield window
+            else:
+                line = window + line
+            window = []
+        while len(line) > room:
+            yield line[:room]
+            line = line[room:]
+        window = window + line
+    if len(window) >= SHORTEST:
+        yield window

@@ -1,0 +1,189 @@
+"""The task of learning from texts without labels."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from igla.data.corpus import Corpus, load_corpus
+from igla.data.split import TRAIN, VALIDATION
+from igla.data.store import TokenStore
+from igla.data.windows import Windows, open_windows
+from igla.errors import UserError
+from igla.model.config import EncoderConfig
+from igla.model.folder import load_pretrained, read_json, read_shape, save_pretrained
+from igla.model.language import MaskedLanguageModel, ReplacedTokenModel
+from igla.objective import Objective
+from igla.objective.masked_lm import MaskedLM
+from igla.objective.masking import Masking
+from igla.objective.replaced_token import ReplacedToken
+from igla.recipe import Recipe
+from igla.sealed import write_durably, write_sealed
+from igla.text.tokenizer import MASK, TextEncoder, save_tokenizer
+from igla.train.finish import METRICS, MODEL
+from igla.train.hub import base_folder
+from igla.train.log import read_records
+from igla.train.setup import DATA, shape_of
+from igla.train.state import load_weights
+from igla.train.task import Ended, Evaluation, Say
+from igla.train.throughput import Throughput
+from igla.train.vocabulary import TOKENIZER, open_tokenizer
+
+LEARNED: dict[str, Callable[[Masking], Objective]] = {
+    "masked_lm": MaskedLM,
+    "replaced_token": ReplacedToken,
+}
+# Windows that a validation reads at most, and how many of them at once.
+_VALIDATED, _AT_ONCE = 2048, 64
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """See task.Task."""
+
+    encoder: TextEncoder
+    windows: Windows
+    rows: np.ndarray
+    validation: np.ndarray
+    base: Path | None
+    learned: Objective
+    best_by = "validation_loss"
+
+    @classmethod
+    def open(cls, recipe: Recipe, folder: Path, say: Say) -> "Pretraining":
+        corpus = load_corpus(recipe.corpus, recipe.train.seed)
+        _check_unchanged(corpus, folder / DATA)
+        for decision in corpus.decisions:
+            say(decision.said)
+        base = None if recipe.model.base is None else base_folder(recipe.model.base)
+        encoder = open_tokenizer(recipe, _Texts(corpus), base, folder, say)
+        windows = open_windows(corpus, encoder)
+        content = {
+            "fingerprint": corpus.fingerprint,
+            "decisions": [asdict(decision) for decision in corpus.decisions],
+        }
+        write_durably(folder / DATA, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+        rows, validation = (np.flatnonzero(windows.parts == part) for part in (TRAIN, VALIDATION))
+        if not len(rows) or not len(validation):
+            raise UserError("The corpus has too few documents to train and to validate on.")
+        tokens = int(windows.store.lengths[rows].sum())
+        say(f"{len(rows):,} windows of {tokens:,} tokens to learn from")
+        chosen = np.random.default_rng(0).permutation(validation)[:_VALIDATED]
+        masking = masking_for(encoder, recipe.objective.mask_share, recipe.objective.mask_unit)
+        learned = LEARNED[recipe.objective.task](masking)
+        return cls(encoder, windows, rows, chosen, base, learned)
+
+    @property
+    def store(self) -> TokenStore:
+        return self.windows.store
+
+    def shrunk(self, rows: int) -> "Pretraining":
+        return replace(self, rows=self.rows[:rows], validation=self.validation[:rows])
+
+    def build_model(self, recipe: Recipe, say: Say) -> MaskedLanguageModel | ReplacedTokenModel:
+        torch.manual_seed(recipe.train.seed)
+        if self.base is None:
+            config = shape_of(recipe, self.encoder.vocab_size)
+        else:
+            config = read_shape(self.base, recipe.model.dropout)
+        if recipe.objective.task == "masked_lm":
+            model: Any = MaskedLanguageModel(config)
+        else:
+            model = ReplacedTokenModel(config, _generator(config))
+        if self.base is not None:
+            new = load_pretrained(model, self.base)
+            say(f"base {recipe.model.base}: starts anew: {', '.join(new) or 'nothing'}")
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        say(f"model {recipe.model.base or recipe.model.size}: {parameters / 1e6:.1f}M parameters")
+        return model
+
+    def objective(self, recipe: Recipe) -> Objective:
+        return self.learned
+
+    def evaluate(self, model: Any) -> Evaluation:
+        device = next(model.parameters()).device
+        order = self.validation[np.argsort(self.store.lengths[self.validation], kind="stable")]
+        model.eval()
+        torch.default_generator.manual_seed(0)  # the same words are hidden in each validation
+        sums: defaultdict[str, float] = defaultdict(float)
+        with torch.no_grad():
+            for start in range(0, len(order), _AT_ONCE):
+                batch = self.store.batch(order[start : start + _AT_ONCE]).to(device)
+                loss = self.learned.loss(model, batch)
+                sums["loss"] += loss.sum.item()
+                sums["count"] += loss.count.item()
+                for name, value in loss.parts.items():
+                    sums[name] += value.item()
+        model.train()
+        count = sums.pop("count")
+        figures = {
+            "validation_loss" if name == "loss" else name: value / count
+            for name, value in sums.items()
+        }
+        said = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.items())
+        return Evaluation(figures, said)
+
+    def finish(self, ended: Ended, say: Say) -> None:
+        load_weights(ended.model, ended.version, averaged=ended.recipe.optim.ema > 0)
+        model: Any = ended.model
+
+        def write(folder: Path) -> None:
+            save_pretrained(folder, model, model.config, self.encoder.pad_token_id)
+            save_tokenizer(folder, self.encoder, ended.folder / TOKENIZER)
+
+        write_sealed(ended.folder / MODEL, write)
+        records = read_records(ended.folder)
+        best = next(
+            one for one in records if one["kind"] == "evaluation" and one["step"] == ended.step
+        )
+        content = {"training": Throughput.of(records).as_json(), "best": best}
+        text = json.dumps(content, ensure_ascii=False, indent=1)
+        write_durably(ended.folder / METRICS, text + "\n")
+        say(f"model:  {ended.folder / MODEL}")
+
+
+def masking_for(encoder: TextEncoder, share: float, unit: str) -> Masking:
+    """Masking of the tokens of a vocabulary; UserError when it has no mask."""
+    tokenizer = encoder.tokenizer
+    mask = tokenizer.token_to_id(MASK)
+    if mask is None:
+        mask = tokenizer.token_to_id("<mask>")
+    if mask is None:
+        raise UserError(f"The tokenizer has no {MASK}: words cannot be hidden from the model.")
+    special = torch.zeros(encoder.vocab_size, dtype=torch.bool)
+    special[[*tokenizer.get_added_tokens_decoder()]] = True
+    continues = torch.zeros(encoder.vocab_size, dtype=torch.bool)
+    pieces = tokenizer.get_vocab()
+    spaced = any(piece.startswith("\u2581") for piece in pieces)
+    for piece, number in pieces.items():
+        continues[number] = not piece.startswith("\u2581") if spaced else piece.startswith("##")
+    return Masking(share, unit, mask, special, continues)
+
+
+def _generator(config: EncoderConfig) -> EncoderConfig:
+    """A quarter of the width and of the heads, as Clark et al. 2020 found best."""
+    heads = max(1, config.heads // 4)
+    width = config.hidden_size // 4 // heads * heads
+    return replace(config, hidden_size=width, heads=heads, intermediate_size=4 * width)
+
+
+def _check_unchanged(corpus: Corpus, noted: Path) -> None:
+    if noted.is_file() and read_json(noted)["fingerprint"] != corpus.fingerprint:
+        raise UserError(
+            "The texts are not those that this run began with: files or settings have changed."
+        )
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """Texts to train on, which can be gone through more than once."""
+
+    corpus: Corpus
+
+    def __iter__(self) -> Iterator[str]:
+        return self.corpus.texts(TRAIN)

@@ -1,0 +1,81 @@
+"""Documents: where they begin and end, what is dropped, and how they are split."""
+
+import lzma
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from igla.data.corpus import Corpus, documents, load_corpus
+from igla.data.source import open_source
+from igla.data.split import TRAIN, VALIDATION
+from igla.errors import UserError
+from igla.recipe import CorpusRecipe
+
+LONG = "однажды в студёную зимнюю пору я из лесу вышел был сильный мороз гляжу поднимается"
+
+
+def corpus(folder: Path, text: str, **settings: object) -> Corpus:
+    file = folder / "texts.txt"
+    file.write_text(text, encoding="utf-8")
+    recipe = CorpusRecipe.model_validate({"sources": {"texts": str(file)}, **settings})
+    return load_corpus(recipe, seed=1)
+
+
+def texts(corpus: Corpus) -> list[str]:
+    return list(corpus.texts(TRAIN)) + list(corpus.texts(VALIDATION))
+
+
+def test_an_empty_line_ends_a_document_and_so_does_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("раз\nдва\n\n\n три\n   \nчетыре", encoding="utf-8")
+    with lzma.open(tmp_path / "b.txt.xz", "wt", encoding="utf-8") as file:
+        file.write("пять\n")
+    found = list(documents(open_source(tmp_path), "text"))
+    assert found == ["раз\nдва", " три", "четыре", "пять"]
+
+
+def test_a_row_of_a_table_is_a_document(tmp_path: Path) -> None:
+    table = pa.table({"text": ["раз\n\nдва", None, "", "три"]})
+    pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
+    assert list(documents(open_source(tmp_path / "rows.parquet"), "text")) == ["раз\n\nдва", "три"]
+
+
+def test_what_is_dropped_is_counted(tmp_path: Path) -> None:
+    found = corpus(
+        tmp_path,
+        "\n\n".join(["раз два", "Раз  ДВА", "12345 !", "one two three", LONG, f"{LONG} вот"]),
+        language="ru",
+    )
+    assert sorted(texts(found)) == sorted(["раз два", LONG])
+    said = [decision.said for decision in found.decisions]
+    assert "texts: 2 of 6 documents" in said
+    for why in (
+        *("few letters", "not in Russian letters", "the same but for case and spaces"),
+        "nearly the same as another",
+    ):
+        assert f"dropped: 1 documents ({why})" in said
+
+
+def test_similar_documents_can_be_kept(tmp_path: Path) -> None:
+    found = corpus(tmp_path, f"{LONG}\n\n{LONG} вот", similar="keep")
+    assert len(texts(found)) == 2
+
+
+def test_the_split_is_by_document_and_does_not_hang_on_its_neighbours(tmp_path: Path) -> None:
+    lines = [f"слово номер {number}" for number in range(1000)]
+    first = corpus(tmp_path, "\n\n".join(lines), validation_share=0.2)
+    again = corpus(tmp_path, "\n\n".join(reversed(lines[::2])), validation_share=0.2)
+    kept_aside = set(first.texts(VALIDATION))
+    assert 150 < len(kept_aside) < 250
+    assert set(again.texts(VALIDATION)) == kept_aside & set(lines[::2])
+
+
+def test_nothing_left_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Not one document"):
+        corpus(tmp_path, "1\n\n2\n\n3")
+
+
+def test_no_source_is_an_error() -> None:
+    with pytest.raises(UserError, match=r"corpus\.sources"):
+        load_corpus(CorpusRecipe(), seed=1)

@@ -1,0 +1,55 @@
+"""Documents cut into windows of tokens."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from igla.data.corpus import load_corpus
+from igla.data.split import TRAIN
+from igla.data.windows import SHORTEST, in_windows, open_windows
+from igla.recipe import CorpusRecipe
+from igla.text.tokenizer import TextEncoder, train_tokenizer
+
+LINES = st.lists(st.integers(0, 40), max_size=20)
+
+
+@given(lengths=LINES, room=st.integers(SHORTEST, 30))
+def test_windows_keep_order_and_size(lengths: Iterable[int], room: int) -> None:
+    numbers = iter(range(10_000))
+    lines = [[next(numbers) for _ in range(length)] for length in lengths]
+    windows = list(in_windows(lines, room))
+    assert all(SHORTEST <= len(window) <= room for window in windows)
+    flat = [token for window in windows for token in window]
+    everything = [token for line in lines for token in line]
+    assert flat == everything[: len(flat)]
+    assert len(everything) - len(flat) < SHORTEST
+
+
+def test_lines_stay_whole_where_they_fit() -> None:
+    lines = [[1] * 10, [2] * 10, [3] * 10]
+    assert list(in_windows(lines, 20)) == [[1] * 10 + [2] * 10, [3] * 10]
+
+
+def test_the_store_holds_framed_windows_of_their_documents(tmp_path: Path) -> None:
+    words = [f"слово{number} идёт за словом и не кончается здесь никогда" for number in range(60)]
+    for name, lines in (("a", words[:30]), ("b", words[30:])):
+        (tmp_path / f"{name}.txt").write_text("\n\n".join(lines), encoding="utf-8")
+    sources = {"one": str(tmp_path / "a.txt"), "two": str(tmp_path / "b.txt")}
+    recipe = CorpusRecipe(sources=sources, similar="keep", validation_share=0.2)
+    corpus = load_corpus(recipe, seed=1)
+    tokenizer = train_tokenizer("wordpiece", words, vocab_size=300, lowercase=True)
+    windows = open_windows(corpus, TextEncoder(tokenizer, 32))
+    texts = corpus.table["text"].to_pylist()
+    assert len(windows.parts) == len(texts)
+    for row, text in enumerate(texts):
+        ids = windows.store.tokens[slice(*windows.store.offsets[row : row + 2])]
+        assert ids.tolist() == tokenizer.encode(text).ids
+    assert windows.sources.tolist() == corpus.table["source"].to_pylist()
+    assert windows.parts.tolist() == corpus.table["part"].to_pylist()
+    assert (windows.parts == TRAIN).sum() > 30
+    batch = windows.store.batch(np.array([0, 5]))
+    assert batch.targets is None
+    assert batch.weights is None

@@ -1,0 +1,158 @@
+"""Learning from texts alone: the run, its resume, and a classifier that starts from it."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
+
+from igla.data.batch import pack
+from igla.errors import UserError
+from igla.model.folder import load_pretrained, read_shape
+from igla.model.language import MaskedLanguageModel
+from igla.recipe import Recipe, load_recipe
+from igla.terminal import plain_console
+from igla.train.log import read_records
+from igla.train.run import resume, train
+
+Pretrain = Callable[..., Recipe]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sentences of which each word tells the next."""
+    chance = random.Random(0)
+    chains = {"кот": "пьёт", "пьёт": "молоко", "пёс": "ест", "ест": "мясо", "мясо": "пёс"}
+    lines = []
+    for _ in range(400):
+        words = [chance.choice([*chains])]
+        while len(words) < 12:
+            words.append(chains.get(words[-1]) or chance.choice([*chains]))
+        lines.append(" ".join(words))
+    path = tmp_path_factory.mktemp("texts") / "texts.txt"
+    path.write_text("\n\n".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def pretrain(texts: Path) -> Pretrain:
+    """The recipe of a small pretraining."""
+    return lambda *changes: load_recipe(
+        None,
+        [
+            *("model.size=tiny", "model.layers=1", "model.hidden_size=32"),
+            *("model.intermediate_size=64", "model.dropout=0", "text.max_length=16"),
+            *("train.precision=float32", "train.batch_size=32", "optim.learning_rate=3e-3"),
+            *("corpus.validation_share=0.1", "corpus.similar=keep", "train.steps=8", *changes),
+        ],
+    ).replace(corpus__sources={"texts": str(texts)})
+
+
+def run(recipe: Recipe, folder: Path) -> Path:
+    assert train(recipe, folder, plain_console(quiet=True)).finished
+    return folder
+
+
+@pytest.mark.parametrize("task", ["masked_lm", "replaced_token"])
+def test_it_learns(task: str, pretrain: Pretrain, tmp_path: Path) -> None:
+    recipe = pretrain(f"objective.task={task}", "train.steps=150", "train.evaluations_per_epoch=2")
+    folder = run(recipe, tmp_path / "run")
+    losses = [
+        record["validation_loss"]
+        for record in read_records(folder)
+        if record["kind"] == "evaluation"
+    ]
+    assert losses[-1] < 0.8 * losses[0]
+    assert json.loads((folder / "metrics.json").read_text())["best"]["validation_loss"] == min(
+        losses
+    )
+
+
+@pytest.mark.parametrize("task", ["masked_lm", "replaced_token"])
+@pytest.mark.parametrize("unit", ["token", "word", "span"])
+def test_a_resumed_run_is_the_same_bit_for_bit(
+    task: str, unit: str, pretrain: Pretrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [f"objective.task={task}", f"objective.mask_unit={unit}", "train.save_steps=3"]
+    whole = run(pretrain(*settings), tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    def die(self: object, step: object) -> None:
+        if getattr(step, "step", 0) == 5:
+            raise Killed
+        logged(self, step)
+
+    from igla.train.log import MetricsLog
+
+    logged = MetricsLog.step
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(MetricsLog, "step", die)
+        train(pretrain(*settings), tmp_path / "killed", plain_console(quiet=True))
+    assert resume(tmp_path / "killed", plain_console(quiet=True)).finished
+    one, other = (
+        (folder / "model" / "model.safetensors").read_bytes()
+        for folder in (whole, tmp_path / "killed")
+    )
+    assert one == other
+
+
+def test_transformers_opens_a_masked_language_model_and_computes_the_same(
+    pretrain: Pretrain, tmp_path: Path
+) -> None:
+    folder = run(pretrain("objective.task=masked_lm"), tmp_path / "run") / "model"
+    theirs = AutoModelForMaskedLM.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer("кот пьёт [MASK] и пёс", return_tensors="pt")["input_ids"]
+    model = MaskedLanguageModel(read_shape(folder, 0.0)).eval()
+    assert load_pretrained(model, folder) == ()
+    with torch.no_grad():
+        hidden = model(pack([ids[0].numpy()]), torch.arange(ids.shape[1]))
+        logits = hidden @ model.encoder.embeddings.word.weight.t() + model.guess.bias
+        torch.testing.assert_close(logits, theirs(ids).logits[0], rtol=1e-4, atol=1e-4)
+
+
+def test_transformers_opens_a_discriminator(pretrain: Pretrain, tmp_path: Path) -> None:
+    folder = run(pretrain("objective.task=replaced_token"), tmp_path / "run") / "model"
+    assert AutoModel.from_pretrained(folder).config.hidden_size == 32
+
+
+def test_a_classifier_starts_from_what_was_pretrained(
+    pretrain: Pretrain, small: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    base = run(pretrain("objective.task=masked_lm"), tmp_path / "base") / "model"
+    folder = run(small(f"model.base={base}", "model.size=tiny"), tmp_path / "run")
+    assert "starts anew: dense.weight, output.weight" in (folder / "train.log").read_text()
+
+
+def test_pretraining_goes_on_from_a_base(pretrain: Pretrain, tmp_path: Path) -> None:
+    base = run(pretrain("objective.task=masked_lm"), tmp_path / "base") / "model"
+    further = pretrain("objective.task=masked_lm", f"model.base={base}")
+    folder = run(further, tmp_path / "further")
+    assert "starts anew: nothing" in (folder / "train.log").read_text()
+
+
+def test_another_corpus_is_refused_on_resume(
+    pretrain: Pretrain, texts: Path, tmp_path: Path
+) -> None:
+    folder = run(pretrain("objective.task=masked_lm"), tmp_path / "run")
+    other = tmp_path / "other.txt"
+    other.write_text(texts.read_text() + "\n\nещё одна строка", encoding="utf-8")
+    recipe = load_recipe(folder / "recipe.yaml").replace(corpus__sources={"texts": str(other)})
+    with pytest.raises(UserError, match="not those that this run began with"):
+        train(recipe, folder, plain_console(quiet=True))
+
+
+def test_a_tokenizer_without_a_mask_is_refused(pretrain: Pretrain, tmp_path: Path) -> None:
+    base = run(pretrain("objective.task=masked_lm"), tmp_path / "base") / "model"
+    tokenizer = json.loads((base / "tokenizer.json").read_text())
+    tokenizer["added_tokens"] = [one for one in tokenizer["added_tokens"] if one["id"] != 4]
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["[NOTHING]"] = vocabulary.pop("[MASK]")
+    (base / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(UserError, match="has no \\[MASK\\]"):
+        run(pretrain("objective.task=masked_lm", f"model.base={base}"), tmp_path / "run")
