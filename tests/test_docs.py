@@ -1,6 +1,7 @@
 """The documentation is true: its commands run, its code runs, its references hold."""
 
 import csv
+import lzma
 import re
 import shutil
 import sys
@@ -19,8 +20,15 @@ NOT_OURS = (". .venv/bin/activate", "make", "cp", "git", "python benchmarks", "p
 
 @pytest.fixture
 def user_folder(rows: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a reader of the docs would stand, with the file that they speak of."""
+    """Where a reader of the docs would stand, with the files that they speak of."""
     shutil.copy(rows, tmp_path / "comments.csv")
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    with rows.open(newline="", encoding="utf-8") as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "one.txt").write_text("\n\n".join(texts * 2), encoding="utf-8")
+    with lzma.open(tmp_path / "chats.txt.xz", "wt", encoding="utf-8") as file:
+        file.write("\n\n".join(f"{text} вот так вот" for text in texts))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

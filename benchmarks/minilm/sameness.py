@@ -52,8 +52,9 @@ def validation(
             "seed": seed,
             "base": base,
             "arguments": {
+                # In random order: grouped by length, it goes from long to short again and again,
+                # and learns late (docs/performance.md).
                 "bf16": True,
-                "train_sampling_strategy": "group_by_length",
                 "learning_rate": RATE,
                 "lr_scheduler_type": "cosine",
                 "warmup_steps": WARMUP,

@@ -3,23 +3,21 @@
 There is no iterator and no state. Resuming at step n costs nothing and is right by construction.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
 
-# So many batches are drawn at random and then sorted by length among themselves. Rows of a batch
-# are then of similar length, while every row still has an even chance to be in any step.
-BATCHES_IN_A_POOL = 50
-
 
 @dataclass(frozen=True, eq=False)
 class DataPlan:
-    """Batches of rows of similar length; each epoch holds every row once.
+    """Batches in random order; each epoch holds every row once.
 
-    lengths       [N] tokens of each row, by which rows are put together
-    batch_size    rows in an optimizer step; one step of an epoch may have fewer
+    Rows are not grouped by length: packed batches have no padding to save, and with mixed lengths a
+    model learns sooner (docs/performance.md).
+
+    lengths       [N] tokens of each row
+    batch_size    rows in an optimizer step; the last step of an epoch may have fewer
     seed          of the order
     batch_tokens  tokens in an optimizer step, more or less, in place of batch_size
     """
@@ -59,31 +57,15 @@ class DataPlan:
 
 @lru_cache(maxsize=2)
 def _epoch_batches(plan: DataPlan, epoch: int) -> list[np.ndarray]:
-    random = np.random.default_rng([plan.seed, epoch])
-    order = random.permutation(len(plan.lengths))
-    batches: list[np.ndarray] = []
-    for pool, count in _pools(plan, order):
-        pool = pool[np.argsort(-plan.lengths[pool], kind="stable")]
-        if plan.batch_tokens is None:
-            cuts = np.arange(1, count) * plan.batch_size
-        else:
-            cuts = _equal_cuts(plan.lengths[pool], count)
-        batches += np.split(pool, cuts)
-    return [batches[index] for index in random.permutation(len(batches))]
-
-
-def _pools(plan: DataPlan, order: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-    """Rows that are sorted together, and how many batches they make."""
+    order = np.random.default_rng([plan.seed, epoch]).permutation(len(plan.lengths))
     if plan.batch_tokens is None:
-        size = plan.batch_size * BATCHES_IN_A_POOL
-        for start in range(0, len(order), size):
-            pool = order[start : start + size]
-            yield pool, -(-len(pool) // plan.batch_size)
+        cuts = np.arange(1, plan.steps_per_epoch) * plan.batch_size
     else:
-        pools = -(-plan.steps_per_epoch // BATCHES_IN_A_POOL)
-        shares = np.array_split(np.arange(plan.steps_per_epoch), pools)
-        for pool, share in zip(np.array_split(order, pools), shares, strict=True):
-            yield pool, len(share)
+        cuts = _equal_cuts(plan.lengths[order], plan.steps_per_epoch)
+    # The longest first, so that micro-batches are of similar lengths each.
+    return [
+        batch[np.argsort(-plan.lengths[batch], kind="stable")] for batch in np.split(order, cuts)
+    ]
 
 
 def _equal_cuts(lengths: np.ndarray, count: int) -> np.ndarray:
