@@ -29,7 +29,7 @@ def texts(corpus: Corpus) -> list[str]:
 
 def test_an_empty_line_ends_a_document_and_so_does_a_file(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("раз\nдва\n\n\n три\n   \nчетыре", encoding="utf-8")
-    with lzma.open(tmp_path / "b.txt.xz", "wt", encoding="utf-8") as file:
+    with lzma.open(tmp_path / "b.old.TXT.xz", "wt", encoding="utf-8") as file:
         file.write("пять\n")
     found = list(documents(open_source(tmp_path), "text"))
     assert found == ["раз\nдва", " три", "четыре", "пять"]

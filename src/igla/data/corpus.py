@@ -63,7 +63,7 @@ def load_corpus(recipe: CorpusRecipe, seed: int) -> Corpus:
     opened = {
         name: open_source(where, recipe.encoding) for name, where in sorted(recipe.sources.items())
     }
-    settings = recipe.model_dump_json(exclude={"sources", "weights", "temperature"})
+    settings = recipe.model_dump_json(exclude={"sources"})
     prints = {name: source.fingerprint() for name, source in opened.items()}
     wanted = json.dumps([settings, seed, prints])
     key = hashlib.sha256(wanted.encode()).hexdigest()[:32]
@@ -88,7 +88,7 @@ def documents(source: Source, text_column: str) -> Iterator[str]:
     lines: list[str] = []
     for chunk in source.chunks():
         texts = as_strings(chunk.table.column(text_column), text_column).to_pylist()
-        if not chunk.file.name.split(".", 1)[-1].startswith("txt"):
+        if ".txt" not in [suffix.casefold() for suffix in chunk.file.suffixes[-2:]]:
             yield from filter(None, texts)
             continue
         if chunk.first_row == 1 and lines:  # a file ends a document
