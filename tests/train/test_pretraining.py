@@ -156,3 +156,14 @@ def test_a_tokenizer_without_a_mask_is_refused(pretrain: Pretrain, tmp_path: Pat
     (base / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(UserError, match="has no \\[MASK\\]"):
         run(pretrain("objective.task=masked_lm", f"model.base={base}"), tmp_path / "run")
+
+
+def test_a_base_that_does_not_know_its_tokens_is_refused(
+    pretrain: Pretrain, tmp_path: Path
+) -> None:
+    base = run(pretrain("objective.task=masked_lm"), tmp_path / "base") / "model"
+    tokenizer = json.loads((base / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["новое"] = len(tokenizer["model"]["vocab"])
+    (base / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(UserError, match="but its model knows"):
+        run(pretrain("objective.task=masked_lm", f"model.base={base}"), tmp_path / "run")

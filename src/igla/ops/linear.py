@@ -55,9 +55,8 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.biased = bias is not None
-        weight = narrow(weight, x.dtype)
+        x, weight = x.contiguous(), narrow(weight, x.dtype)
         ctx.save_for_backward(x, weight)
-        x = x.contiguous()
         y = times_transposed(x, weight)
         return y if bias is None else y.add_(narrow(bias, x.dtype))
 

@@ -16,7 +16,7 @@ from igla.data.store import TokenStore
 from igla.data.windows import Windows, open_windows
 from igla.errors import UserError
 from igla.model.config import EncoderConfig
-from igla.model.folder import load_pretrained, read_json, read_shape, save_pretrained
+from igla.model.folder import load_pretrained, read_shape, save_pretrained
 from igla.model.language import MaskedLanguageModel, ReplacedTokenModel
 from igla.objective import Objective
 from igla.objective.masked_lm import MaskedLM
@@ -28,7 +28,7 @@ from igla.text.tokenizer import MASK, TextEncoder, save_tokenizer
 from igla.train.finish import METRICS, MODEL
 from igla.train.hub import base_folder
 from igla.train.log import read_records
-from igla.train.setup import DATA, shape_of
+from igla.train.setup import DATA, check_unchanged, check_vocabulary, shape_of
 from igla.train.state import load_weights
 from igla.train.task import Ended, Evaluation, Say
 from igla.train.throughput import Throughput
@@ -57,7 +57,7 @@ class Pretraining:
     @classmethod
     def open(cls, recipe: Recipe, folder: Path, say: Say) -> "Pretraining":
         corpus = load_corpus(recipe.corpus, recipe.train.seed)
-        _check_unchanged(corpus, folder / DATA)
+        check_unchanged(corpus.fingerprint, folder / DATA)
         for decision in corpus.decisions:
             say(decision.said)
         base = None if recipe.model.base is None else base_folder(recipe.model.base)
@@ -91,6 +91,7 @@ class Pretraining:
             config = shape_of(recipe, self.encoder.vocab_size)
         else:
             config = read_shape(self.base, recipe.model.dropout)
+            check_vocabulary(self.encoder, config, self.base)
         if recipe.objective.task == "masked_lm":
             model: Any = MaskedLanguageModel(config)
         else:
@@ -170,13 +171,6 @@ def _generator(config: EncoderConfig) -> EncoderConfig:
     heads = max(1, config.heads // 4)
     width = config.hidden_size // 4 // heads * heads
     return replace(config, hidden_size=width, heads=heads, intermediate_size=4 * width)
-
-
-def _check_unchanged(corpus: Corpus, noted: Path) -> None:
-    if noted.is_file() and read_json(noted)["fingerprint"] != corpus.fingerprint:
-        raise UserError(
-            "The texts are not those that this run began with: files or settings have changed."
-        )
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class Setup:
 def set_up(recipe: Recipe, folder: Path, say: Say) -> Setup:
     """Read and split the data, get the tokenizer, and tokenize, telling every decision."""
     dataset = load_dataset(recipe.data, recipe.train.seed)
-    _check_unchanged(dataset, folder / DATA)
+    check_unchanged(dataset.fingerprint, folder / DATA)
     for decision in dataset.decisions:
         say(decision.said)
     base = None if recipe.model.base is None else base_folder(recipe.model.base)
@@ -102,18 +102,22 @@ def build_model(recipe: Recipe, setup: Setup, say: Say) -> SequenceClassifier:
         say(f"base {shape.base}: starts anew: {', '.join(new) or 'nothing'}")
         if loaded.unused:
             say(f"base {shape.base}: {len(loaded.unused)} weights of other heads are not used")
-        known = loaded.model.config.vocab_size
-        if setup.encoder.vocab_size > known:
-            raise UserError(
-                f"The tokenizer of {shape.base} has {setup.encoder.vocab_size} tokens, "
-                f"but its model knows {known}."
-            )
+        check_vocabulary(setup.encoder, loaded.model.config, setup.base)
         return loaded.model
     config = shape_of(recipe, setup.encoder.vocab_size)
     model = SequenceClassifier(config, classes)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     say(f"model {shape.size} from scratch: {parameters / 1e6:.1f}M parameters")
     return model
+
+
+def check_vocabulary(encoder: TextEncoder, config: EncoderConfig, base: Path) -> None:
+    """UserError when a base's tokenizer has tokens that its model does not know."""
+    if encoder.vocab_size > config.vocab_size:
+        raise UserError(
+            f"The tokenizer of {base} has {encoder.vocab_size} tokens, "
+            f"but its model knows {config.vocab_size}."
+        )
 
 
 def shape_of(recipe: Recipe, vocab_size: int) -> EncoderConfig:
@@ -141,8 +145,9 @@ def logits_of(model: SequenceClassifier, setup: Setup, part: int) -> np.ndarray:
     return score(model, store.lengths[rows], lambda of: store.batch(rows[of]), device)
 
 
-def _check_unchanged(dataset: Dataset, noted: Path) -> None:
-    if noted.is_file() and read_json(noted)["fingerprint"] != dataset.fingerprint:
+def check_unchanged(fingerprint: str, noted: Path) -> None:
+    """UserError when the data are not those that a run noted when it began."""
+    if noted.is_file() and read_json(noted)["fingerprint"] != fingerprint:
         raise UserError(
             "The data are not those that this run began with: files or data settings have changed."
         )
