@@ -58,6 +58,14 @@ class CorpusRecipe(Section):
     sources: dict[str, str] = Field(
         {}, description="Texts to learn from without labels: name → file, folder or glob."
     )
+    shares: dict[str, Annotated[float, Field(ge=0)] | tuple[float, ...]] = Field(
+        {},
+        description="How much each source makes of what is seen, relative to the others; several "
+        "numbers are a course over the run. None: by what there is of each.",
+    )
+    temperature: Positive = Field(
+        1.0, description="Without shares: above 1, small sources are seen more than their size."
+    )
     encoding: str | None = Field(None, description="Encoding of the files; UTF-8 if not given.")
     validation_share: Share = Field(0.01, description="Share of the documents kept to validate on.")
     letters_share: Share = Field(
@@ -68,6 +76,21 @@ class CorpusRecipe(Section):
     )
     similar: Literal["drop", "keep"] = Field(
         "drop", description="What happens to documents that are nearly the same as another."
+    )
+
+
+class CurriculumRecipe(Section):
+    by: str = Field(
+        "none",
+        description="Easy rows first: length, rarity (frequent words first), loss (what "
+        "curriculum.judge knows first), or MODULE:FUNCTION from a list of texts to numbers.",
+    )
+    judge: str | None = Field(None, description="Folder of the classifier for curriculum.by=loss.")
+    start: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.01, description="Share of the rows, the easiest, that the first step may hold."
+    )
+    until: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="Share of the run after which every row may come."
     )
 
 
@@ -97,6 +120,11 @@ class ModelRecipe(Section):
     heads: Count | None = Field(None, description="Attention heads, in place of the shape's.")
     intermediate_size: Count | None = Field(
         None, description="Width of the feed-forward part, in place of the named shape's."
+    )
+    words: Literal["random", "cooccurrence"] = Field(
+        "random",
+        description="Start of the word embedding from scratch: random, or from which words stand "
+        "near each other in the texts to train on.",
     )
     dropout: Share = Field(0.1, description="Dropout in the body and before the classifier.")
 
@@ -184,6 +212,7 @@ class Recipe(Section):
 
     data: DataRecipe = DataRecipe()
     corpus: CorpusRecipe = CorpusRecipe()
+    curriculum: CurriculumRecipe = CurriculumRecipe()
     text: TextRecipe = TextRecipe()
     model: ModelRecipe = ModelRecipe()
     objective: ObjectiveRecipe = ObjectiveRecipe()

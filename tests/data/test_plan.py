@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from igla.data.plan import DataPlan
+from igla.data.plan import DataPlan, micro_batches
 
 sizes = st.integers(1, 400)
 batches = st.integers(1, 40)
@@ -47,9 +47,9 @@ def test_batches_of_so_many_tokens_are_about_as_large() -> None:
 
 @given(rows=sizes, batch_size=batches, micro=st.integers(1, 50))
 def test_micro_batches_are_the_step_cut_into_pieces(rows: int, batch_size: int, micro: int) -> None:
-    plan = plan_of(rows, batch_size)
-    pieces = plan.micro_batches(0, micro)
-    assert np.array_equal(np.concatenate(pieces), plan.rows(0))
+    of_step = plan_of(rows, batch_size).rows(0)
+    pieces = micro_batches(of_step, micro)
+    assert np.array_equal(np.concatenate(pieces), of_step)
     assert all(1 <= len(piece) <= micro for piece in pieces)
 
 

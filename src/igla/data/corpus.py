@@ -63,7 +63,8 @@ def load_corpus(recipe: CorpusRecipe, seed: int) -> Corpus:
     opened = {
         name: open_source(where, recipe.encoding) for name, where in sorted(recipe.sources.items())
     }
-    settings = recipe.model_dump_json(exclude={"sources"})
+    # What is the same documents seen more or less often needs no new reading.
+    settings = recipe.model_dump_json(exclude={"sources", "shares", "temperature"})
     prints = {name: source.fingerprint() for name, source in opened.items()}
     wanted = json.dumps([settings, seed, prints])
     key = hashlib.sha256(wanted.encode()).hexdigest()[:32]

@@ -5,8 +5,23 @@ There is no iterator and no state. Resuming at step n costs nothing and is right
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Protocol
 
 import numpy as np
+
+
+class Plan(Protocol):
+    """Which rows are in which step."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that see as much as there is."""
+
+    def rows(self, step: int) -> np.ndarray:
+        """Indices of the rows of optimizer step `step`, counted from 0, the longest first."""
+
+    def weight(self, step: int) -> float:
+        """What the mean over a step's rows counts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +63,11 @@ class DataPlan:
             return 1.0
         return len(self.rows(step)) * self.steps_per_epoch / len(self.lengths)
 
-    def micro_batches(self, step: int, micro_batch_size: int | None) -> list[np.ndarray]:
-        """The rows of a step, cut into pieces of at most `micro_batch_size`."""
-        rows = self.rows(step)
-        size = micro_batch_size or len(rows)
-        return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+def micro_batches(rows: np.ndarray, size: int | None) -> list[np.ndarray]:
+    """The rows of a step, cut into pieces of at most `size`."""
+    size = size or len(rows)
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 @lru_cache(maxsize=2)

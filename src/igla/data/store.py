@@ -1,6 +1,7 @@
 """The token store: a data set's token ids in memory-mapped arrays."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,8 @@ from igla.data.cache import cached_folder
 from igla.data.dataset import Dataset
 from igla.data.selection import UNUSED
 from igla.text.tokenizer import TextEncoder
+
+_STRETCH = 4_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +38,23 @@ class TokenStore:
     @cached_property
     def lengths(self) -> np.ndarray:
         return np.diff(self.offsets)
+
+    def stretches(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Tokens of some millions at a time of the given rows, laid end to end, and the number of
+        the row that each is of."""
+        ends = self.lengths[rows].cumsum()
+        cuts = np.searchsorted(ends, np.arange(_STRETCH, ends[-1] if len(ends) else 0, _STRETCH))
+        for part in np.split(rows, cuts):
+            if len(part):
+                tokens = [self.tokens[self.offsets[row] : self.offsets[row + 1]] for row in part]
+                yield np.concatenate(tokens).astype(np.int64), part.repeat(self.lengths[part])
+
+    def occurrences(self, rows: np.ndarray, vocab_size: int) -> np.ndarray:
+        """[V] how often each token occurs in the given rows."""
+        counts = np.zeros(vocab_size, dtype=np.int64)
+        for tokens, _ in self.stretches(rows):
+            counts += np.bincount(tokens, minlength=vocab_size)
+        return counts
 
     def batch(self, rows: np.ndarray) -> PackedBatch:
         """The given rows, packed."""

@@ -192,9 +192,14 @@ def _brier(scored: Scored) -> float:
 
 def log_loss(scored: Scored) -> float:
     """Mean of −log p of the true class; of several labels a row, of each yes or no."""
+    return float(np.mean(row_losses(scored)))
+
+
+def row_losses(scored: Scored) -> np.ndarray:
+    """−log p [N] of each row's true class; of several labels, the mean over its yes and no."""
     given = scored.probabilities
     if scored.multi_label:
         given = np.where(scored.labels == 1, given, 1 - given)
     else:
-        given = given[np.arange(len(given)), scored.labels]
-    return float(-np.mean(np.log(np.maximum(given, TINY))))
+        given = given[np.arange(len(given)), scored.labels, None]
+    return np.asarray(-np.log(np.maximum(given, TINY)).mean(axis=1))

@@ -71,6 +71,13 @@ class TextEncoder:
         return self.tokenizer.get_vocab_size()
 
     @property
+    def special(self) -> np.ndarray:
+        """[V] bool, which tokens are no words."""
+        marked = np.zeros(self.vocab_size, dtype=bool)
+        marked[[*self.tokenizer.get_added_tokens_decoder()]] = True
+        return marked
+
+    @property
     def pad_token_id(self) -> int:
         for name in (PAD, "<pad>"):
             if (token := self.tokenizer.token_to_id(name)) is not None:

@@ -7,14 +7,16 @@ import numpy as np
 
 from igla.data.split import TRAIN, VALIDATION
 from igla.data.store import TokenStore
+from igla.errors import UserError
 from igla.evaluate.calibration import apply_temperature, fit_temperature
-from igla.evaluate.metrics import Scored, choose_threshold, headline, log_loss
+from igla.evaluate.metrics import Scored, choose_threshold, headline, log_loss, row_losses
+from igla.infer.classifier import Classifier
 from igla.model.encoder import SequenceClassifier
 from igla.objective.classify import Classify, classification
 from igla.recipe import Recipe
 from igla.train.finish import Finished, finish
 from igla.train.setup import Setup, build_model, logits_of, set_up
-from igla.train.task import Ended, Evaluation, Say
+from igla.train.task import Ended, Evaluation, Say, Sources
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,22 @@ class Classification:
     @property
     def rows(self) -> np.ndarray:
         return self.setup.rows(TRAIN)
+
+    @property
+    def sources(self) -> Sources:
+        return Sources(("data",), np.zeros(len(self.rows), dtype=np.int64))
+
+    def texts(self) -> list[str]:
+        return list(self.setup.dataset.texts(self.rows))
+
+    def losses(self, judge: Path) -> np.ndarray:
+        labels = self.setup.dataset.labels
+        classifier = Classifier.load(judge)
+        if classifier.rule.classes != labels.classes:
+            raise UserError(f"{judge} does not tell the classes {', '.join(labels.classes)}.")
+        probabilities = classifier.probabilities(self.texts())
+        targets = labels.values[self.rows]
+        return row_losses(Scored(labels.classes, targets, probabilities, labels.multi_label))
 
     def shrunk(self, rows: int) -> "Classification":
         return Classification(self.setup.shrunk(rows))

@@ -10,7 +10,7 @@ import torch
 from torch.profiler import record_function
 
 from igla.data.batch import PackedBatch
-from igla.data.plan import DataPlan
+from igla.data.plan import Plan, micro_batches
 from igla.data.store import TokenStore
 from igla.errors import UserError
 from igla.objective import Objective
@@ -67,7 +67,7 @@ def fit(
     objective: Objective,
     store: TokenStore,
     rows: np.ndarray,
-    plan: DataPlan,
+    plan: Plan,
     settings: LoopSettings,
     stop_now: Callable[[], bool] = lambda: False,
 ) -> Generator[Step]:
@@ -88,7 +88,7 @@ def fit(
         while state.step < settings.total_steps:
             start, waited = time.perf_counter(), 0.0
             tokens = sequences = 0
-            parts = plan.micro_batches(state.step, settings.micro_batch_size)
+            parts = micro_batches(plan.rows(state.step), settings.micro_batch_size)
             for micro_step, part in enumerate(parts):
                 sequences += len(part)
                 tokens += int(store.lengths[rows[part]].sum())

@@ -30,9 +30,9 @@ from igla.train.hub import base_folder
 from igla.train.log import read_records
 from igla.train.setup import DATA, check_unchanged, check_vocabulary, shape_of
 from igla.train.state import load_weights
-from igla.train.task import Ended, Evaluation, Say
+from igla.train.task import Ended, Evaluation, Say, Sources
 from igla.train.throughput import Throughput
-from igla.train.vocabulary import TOKENIZER, open_tokenizer
+from igla.train.vocabulary import TOKENIZER, open_tokenizer, start_words
 
 LEARNED: dict[str, Callable[[Masking], Objective]] = {
     "masked_lm": MaskedLM,
@@ -40,6 +40,7 @@ LEARNED: dict[str, Callable[[Masking], Objective]] = {
 }
 # Windows that a validation reads at most, and how many of them at once.
 _VALIDATED, _AT_ONCE = 2048, 64
+_DECODED = 10_000
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Pretraining:
 
     encoder: TextEncoder
     windows: Windows
+    names: tuple[str, ...]
     rows: np.ndarray
     validation: np.ndarray
     base: Path | None
@@ -76,11 +78,25 @@ class Pretraining:
         chosen = np.random.default_rng(0).permutation(validation)[:_VALIDATED]
         masking = masking_for(encoder, recipe.objective.mask_share, recipe.objective.mask_unit)
         learned = LEARNED[recipe.objective.task](masking)
-        return cls(encoder, windows, rows, chosen, base, learned)
+        return cls(encoder, windows, corpus.names, rows, chosen, base, learned)
 
     @property
     def store(self) -> TokenStore:
         return self.windows.store
+
+    @property
+    def sources(self) -> Sources:
+        return Sources(self.names, self.windows.sources[self.rows])
+
+    def texts(self) -> list[str]:
+        decode, store = self.encoder.tokenizer.decode_batch, self.store
+        texts: list[str] = []
+        for rows in np.array_split(self.rows, -(-len(self.rows) // _DECODED)):
+            texts += decode([store.batch(rows[[at]]).tokens.tolist() for at in range(len(rows))])
+        return texts
+
+    def losses(self, judge: Path) -> np.ndarray:
+        raise UserError("curriculum.by=loss judges labelled rows; texts alone have no labels.")
 
     def shrunk(self, rows: int) -> "Pretraining":
         return replace(self, rows=self.rows[:rows], validation=self.validation[:rows])
@@ -99,9 +115,21 @@ class Pretraining:
         if self.base is not None:
             new = load_pretrained(model, self.base)
             say(f"base {recipe.model.base}: starts anew: {', '.join(new) or 'nothing'}")
+        else:
+            self._start_guesses(model)
+            if recipe.model.words == "cooccurrence":
+                start_words(model.encoder.embeddings, self.encoder, self.store, self.rows, say)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         say(f"model {recipe.model.base or recipe.model.size}: {parameters / 1e6:.1f}M parameters")
         return model
+
+    def _start_guesses(self, model: MaskedLanguageModel | ReplacedTokenModel) -> None:
+        """Guess by frequency at first: the words' shares need not be learned."""
+        guesser = model if isinstance(model, MaskedLanguageModel) else model.generator
+        occurrences = self.store.occurrences(self.rows, self.encoder.vocab_size)
+        with torch.no_grad():
+            guesser.guess.bias.copy_(torch.from_numpy(occurrences + 1).log())
+            guesser.guess.bias.sub_(guesser.guess.bias.logsumexp(0))
 
     def objective(self, recipe: Recipe) -> Objective:
         return self.learned
@@ -156,8 +184,7 @@ def masking_for(encoder: TextEncoder, share: float, unit: str) -> Masking:
         mask = tokenizer.token_to_id("<mask>")
     if mask is None:
         raise UserError(f"The tokenizer has no {MASK}: words cannot be hidden from the model.")
-    special = torch.zeros(encoder.vocab_size, dtype=torch.bool)
-    special[[*tokenizer.get_added_tokens_decoder()]] = True
+    special = torch.from_numpy(encoder.special)
     continues = torch.zeros(encoder.vocab_size, dtype=torch.bool)
     pieces = tokenizer.get_vocab()
     spaced = any(piece.startswith("\u2581") for piece in pieces)

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from igla.data.plan import DataPlan
+from igla.data.mixture import MixturePlan
+from igla.data.plan import DataPlan, Plan
 from igla.errors import UserError
 from igla.model.folder import read_json
 from igla.objective import Objective
@@ -33,6 +34,7 @@ from igla.train.interrupt import Interrupts
 from igla.train.log import LOG, MetricsLog, read_records
 from igla.train.loop import LoopSettings, fit
 from igla.train.optimizer import make_optimizer
+from igla.train.planning import make_plan
 from igla.train.precision import Precision, choose_device, choose_precision
 from igla.train.pretraining import Pretraining
 from igla.train.profile import StepProfile
@@ -85,7 +87,7 @@ class Run:
     model: Any
     state: TrainState
     objective: Objective
-    plan: DataPlan
+    plan: Plan
     settings: LoopSettings
     versions: Versions
     log: MetricsLog
@@ -196,13 +198,13 @@ def _start(
     if fast:
         task = task.shrunk(2 * recipe.train.batch_size)
         recipe = recipe.replace(train__steps=2)
-    plan = DataPlan(
+    plain = DataPlan(
         task.store.lengths[task.rows],
         recipe.train.batch_size,
         recipe.train.seed,
         recipe.train.batch_tokens,
     )
-    recipe, said = resolve(recipe, len(task.rows), plan.steps_per_epoch, precision)
+    recipe, said = resolve(recipe, len(task.rows), plain.steps_per_epoch, precision)
     for line in said:
         say(line)
     if device.type == "cpu":
@@ -215,7 +217,8 @@ def _start(
     optim = recipe.optim
     assert optim.learning_rate != "auto" and optim.warmup_steps != "auto"
     optimizer = make_optimizer(optim, model)
-    steps = total_steps(recipe, plan.steps_per_epoch)
+    steps = total_steps(recipe, plain.steps_per_epoch)
+    plan = make_plan(recipe, task, plain, steps, say)
     factor = partial(
         learning_rate_factor, optim.schedule, warmup_steps=optim.warmup_steps, total_steps=steps
     )
@@ -324,10 +327,22 @@ def _evaluate(run: Run) -> None:
     ema = run.state.ema
     with nullcontext() if ema is None else ema.swapped(run.model):
         evaluation = run.task.evaluate(run.model)
-    record = {"step": run.state.step, **evaluation.figures}
+    record = {"step": run.state.step, **evaluation.figures, **_shares_seen(run)}
     run.state.evaluations.append(record)
     run.log.evaluation(record)
     run.say(f"step {run.state.step}: {evaluation.said}")
+
+
+def _shares_seen(run: Run) -> dict[str, float]:
+    """What each source has made of what was seen since the last validation, told and returned."""
+    names = run.task.sources.names
+    if not isinstance(run.plan, MixturePlan) or len(names) == 1:
+        return {}
+    last = max((record["step"] for record in run.state.evaluations), default=0)
+    seen = run.plan.seen(last, run.state.step)
+    said = ", ".join(f"{name} {share:.1%}" for name, share in zip(names, seen, strict=True))
+    run.say(f"seen since step {last}: {said}")
+    return {f"share_of_{name}": float(share) for name, share in zip(names, seen, strict=True)}
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from igla.sealed import write_durably
 from igla.text.tokenizer import TextEncoder, measure_fit
 from igla.train.hub import base_folder
 from igla.train.task import Say
-from igla.train.vocabulary import open_tokenizer
+from igla.train.vocabulary import open_tokenizer, start_words
 
 DATA = "data.json"
 _FIT_SAMPLE = 2000
@@ -106,6 +106,9 @@ def build_model(recipe: Recipe, setup: Setup, say: Say) -> SequenceClassifier:
         return loaded.model
     config = shape_of(recipe, setup.encoder.vocab_size)
     model = SequenceClassifier(config, classes)
+    if shape.words == "cooccurrence":
+        embeddings, rows = model.encoder.embeddings, setup.rows(TRAIN)
+        start_words(embeddings, setup.encoder, setup.store, rows, say)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     say(f"model {shape.size} from scratch: {parameters / 1e6:.1f}M parameters")
     return model

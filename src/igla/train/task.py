@@ -35,11 +35,24 @@ class Ended:
     step: int
 
 
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """Where the rows to train on are from: names [S], and the number of its source of each [N]."""
+
+    names: tuple[str, ...]
+    of_rows: np.ndarray
+
+    def amounts(self, sizes: np.ndarray) -> np.ndarray:
+        """[S] sums over each source of a size [N] of the rows."""
+        return np.bincount(self.of_rows, sizes, minlength=len(self.names))
+
+
 class Task(Protocol):
     """From data to a model, an objective, a validation, and what is left at the end.
 
     best_by  the figure of Evaluation whose least marks the best version
     store    the tokens of all rows; `rows` are the numbers of those to train on
+    sources  of the rows to train on
     """
 
     best_by: str
@@ -49,6 +62,15 @@ class Task(Protocol):
 
     @property
     def rows(self) -> np.ndarray: ...
+
+    @property
+    def sources(self) -> Sources: ...
+
+    def texts(self) -> list[str]:
+        """The rows to train on, as texts."""
+
+    def losses(self, judge: Path) -> np.ndarray:
+        """[N] loss of a finished model, in a folder, on each row to train on."""
 
     def shrunk(self, rows: int) -> "Task":
         """The same with at most so many rows in each part."""

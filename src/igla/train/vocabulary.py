@@ -1,8 +1,17 @@
-"""The tokenizer of a run: the base's, or one trained on its texts, kept in the run folder."""
+"""The vocabulary of a run: its tokenizer, the base's or trained and kept in the run folder, and
+what its words' embeddings start from."""
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+import torch
+
+from igla.data.cache import cached_folder
+from igla.data.store import TokenStore
+from igla.model.cooccurrence import cooccurrence_embeddings
+from igla.model.encoder import Embeddings
 from igla.model.families import read_config
 from igla.model.folder import read_json
 from igla.recipe import Recipe
@@ -34,6 +43,31 @@ def open_tokenizer(
         encoder = _new_tokenizer(recipe, texts, base, say)
         write_sealed(kept, lambda making: save_tokenizer(making, encoder, base))
     return TextEncoder(load_tokenizer(kept), _max_length(recipe, base))
+
+
+def start_words(
+    embeddings: Embeddings, encoder: TextEncoder, store: TokenStore, rows: np.ndarray, say: Say
+) -> None:
+    """Replace the random embeddings of words by those of what stands near what in the given rows.
+
+    They get the spread of the random ones that they replace; words too rare keep theirs.
+    """
+    special = encoder.special
+    weight = embeddings.word.weight
+    key = hashlib.sha256(f"{weight.shape[1]} {encoder.tokenizer.to_str()}".encode())
+    for array in (rows, store.offsets, store.tokens):
+        key.update(array.tobytes())
+
+    def write(folder: Path) -> None:
+        found = cooccurrence_embeddings(store, rows, special, weight.shape[1])
+        np.save(folder / "embeddings.npy", found)
+
+    folder = cached_folder("cooccurrence", key.hexdigest()[:32], write)
+    found = torch.from_numpy(np.load(folder / "embeddings.npy"))
+    known = found.any(dim=1)
+    with torch.no_grad():
+        weight[: len(found)][known] = found[known] * weight.std()
+    say(f"words: {int(known.sum()):,} of {len(found):,} start from what they stand near")
 
 
 def _new_tokenizer(

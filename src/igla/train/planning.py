@@ -1,0 +1,96 @@
+"""From a recipe to the plan of its batches: one source or several, any order or easy rows first."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from igla.data.mixture import Curriculum, MixturePlan
+from igla.data.plan import DataPlan, Plan
+from igla.data.store import TokenStore
+from igla.errors import UserError
+from igla.recipe import CorpusRecipe, CurriculumRecipe, Recipe
+from igla.train.task import Say, Task
+
+
+def make_plan(recipe: Recipe, task: Task, plain: DataPlan, total_steps: int, say: Say) -> Plan:
+    """The plan that a resolved recipe asks for, on the rows of a plain one."""
+    sources, curriculum = task.sources, None
+    asked = recipe.corpus.shares or recipe.corpus.temperature != 1
+    if recipe.curriculum.by != "none":
+        steps = max(1, round(recipe.curriculum.until * total_steps))
+        difficulty = _difficulty(recipe.curriculum, task)
+        curriculum = Curriculum(difficulty, recipe.curriculum.start, steps)
+        say(f"easy rows first, by {recipe.curriculum.by}: all of them from step {steps} on")
+    if curriculum is None and not asked:
+        return plain
+    shares = _shares(recipe.corpus, sources.names, sources.amounts(plain.lengths))
+    return MixturePlan(plain, sources.of_rows, shares, total_steps, curriculum)
+
+
+def _shares(recipe: CorpusRecipe, names: tuple[str, ...], amounts: np.ndarray) -> np.ndarray:
+    """[K, S] shares of the sources at K times of the run, each line summing to 1."""
+    if not recipe.shares:
+        sizes = amounts ** (1 / recipe.temperature)
+        return np.asarray(sizes / sizes.sum())[None]
+    if set(recipe.shares) != set(names):
+        raise UserError(
+            f"corpus.shares is of {', '.join(sorted(recipe.shares))}, but the sources are "
+            f"{', '.join(sorted(names))}: name each of them once."
+        )
+    courses = [np.atleast_1d(np.asarray(recipe.shares[name], dtype=float)) for name in names]
+    times = max(len(course) for course in courses)
+    if any(len(course) not in (1, times) or course.min() < 0 for course in courses):
+        raise UserError(
+            "corpus.shares: each source has one number, or as many as the others, none under 0."
+        )
+    shares = np.stack([np.broadcast_to(course, times) for course in courses], axis=1)
+    if not shares.sum(axis=1).all():
+        raise UserError("corpus.shares: at some time of the run all sources have the share 0.")
+    if (shares.max(axis=0) > 0)[amounts == 0].any():
+        raise UserError("corpus.shares: a source without a window to learn from has a share.")
+    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+
+
+def _difficulty(recipe: CurriculumRecipe, task: Task) -> np.ndarray:
+    """[N] of each row to train on."""
+    store, rows = task.store, task.rows
+    if recipe.by == "length":
+        return store.lengths[rows]
+    if recipe.by == "rarity":
+        return _rarity(store, rows)
+    if recipe.by == "loss":
+        if recipe.judge is None:
+            raise UserError("curriculum.by=loss asks for a classifier: name curriculum.judge.")
+        return task.losses(Path(recipe.judge))
+    texts = task.texts()
+    found = np.asarray(_function(recipe.by)(texts), dtype=float)
+    if found.shape != (len(texts),) or not np.isfinite(found).all():
+        raise UserError(f"curriculum.by={recipe.by} gives no finite number for each text.")
+    return found
+
+
+def _rarity(store: TokenStore, rows: np.ndarray) -> np.ndarray:
+    """Σ −log p of a row's tokens by their frequency (Platanios et al. 2019, equation 3)."""
+    counts = store.occurrences(rows, int(store.tokens.max()) + 1)
+    surprise = -np.log(np.maximum(counts, 1) / counts.sum())
+    sums = np.zeros(int(rows.max()) + 1)
+    for tokens, of_rows in store.stretches(rows):
+        sums += np.bincount(of_rows, surprise[tokens], minlength=len(sums))
+    return np.asarray(sums[rows])
+
+
+def _function(name: str) -> Callable[[list[str]], object]:
+    module, _, function = name.partition(":")
+    if "" not in sys.path:  # a user's module lies where the user is
+        sys.path.insert(0, "")
+    try:
+        found: Callable[[list[str]], object] = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError):
+        raise UserError(
+            f"curriculum.by={name} is none of none, length, rarity and loss, and no function "
+            "MODULE:FUNCTION that can be imported."
+        ) from None
+    return found
