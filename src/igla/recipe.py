@@ -102,6 +102,16 @@ class TextRecipe(Section):
         "auto", description="Size of the trained vocabulary; by the amount of text if auto."
     )
     lowercase: bool = Field(True, description="Whether the trained tokenizer lowers the case.")
+    guard: bool = Field(
+        False,
+        description="Whether the tokenizer undoes evasive spellings (look-alikes, signs and spaces "
+        "in words, repeats, invisible signs); it then lowers the case.",
+    )
+    evasion: Share = Field(
+        0.0,
+        description="Share of the training texts shown with the spellings of those who evade "
+        "filters, other ones in each epoch.",
+    )
     max_length: Annotated[int, Field(ge=3)] = Field(
         128, description="Longest sequence in tokens, the two marks included; the rest is cut."
     )
@@ -150,6 +160,19 @@ class ObjectiveRecipe(Section):
     )
     label_smoothing: Share = Field(0.0, description="Share of the target spread over all classes.")
     focal_gamma: Annotated[float, Field(ge=0)] = Field(2.0, description="Focusing of focal loss.")
+    r_drop: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="Weight of agreement between two passes that drop other elements."
+    )
+    mixup: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="Mix pairs of sequences by shares of Beta(mixup, mixup); 0: none."
+    )
+    adversary: Literal["none", "fgm", "pgd"] = Field(
+        "none",
+        description="Learn at embeddings moved for the worse as well: by one step, or by three.",
+    )
+    adversary_reach: Positive = Field(
+        0.1, description="How far, as a share of the length of the sequence's embeddings."
+    )
 
 
 class OptimRecipe(Section):

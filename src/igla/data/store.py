@@ -46,8 +46,8 @@ class TokenStore:
         cuts = np.searchsorted(ends, np.arange(_STRETCH, ends[-1] if len(ends) else 0, _STRETCH))
         for part in np.split(rows, cuts):
             if len(part):
-                tokens = [self.tokens[self.offsets[row] : self.offsets[row + 1]] for row in part]
-                yield np.concatenate(tokens).astype(np.int64), part.repeat(self.lengths[part])
+                tokens = np.concatenate(self.sequences(part)).astype(np.int64)
+                yield tokens, part.repeat(self.lengths[part])
 
     def occurrences(self, rows: np.ndarray, vocab_size: int) -> np.ndarray:
         """[V] how often each token occurs in the given rows."""
@@ -58,7 +58,14 @@ class TokenStore:
 
     def batch(self, rows: np.ndarray) -> PackedBatch:
         """The given rows, packed."""
-        sequences = [self.tokens[self.offsets[row] : self.offsets[row + 1]] for row in rows]
+        return self.packed(rows, self.sequences(rows))
+
+    def sequences(self, rows: np.ndarray) -> list[np.ndarray]:
+        """The tokens of each of the given rows."""
+        return [self.tokens[self.offsets[row] : self.offsets[row + 1]] for row in rows]
+
+    def packed(self, rows: np.ndarray, sequences: list[np.ndarray]) -> PackedBatch:
+        """Sequences that stand for the given rows, with these rows' labels and weights."""
         if self.labels is None or self.weights is None:
             return pack(sequences)
         return pack(sequences, self.labels[rows], self.weights[rows])

@@ -42,8 +42,13 @@ class Embeddings(nn.Module):
         self.norm = LayerNorm(width, eps=config.norm_epsilon)
         self.project = Linear(width, config.hidden_size) if config.embedding_size else None
 
-    def forward(self, batch: PackedBatch, dtype: torch.dtype) -> Tensor:
-        x_TH = self.word(batch.tokens) + self.position(batch.positions + self.config.first_position)
+    def forward(
+        self, batch: PackedBatch, dtype: torch.dtype, nudge_TH: Tensor | None = None
+    ) -> Tensor:
+        words_TH = self.word(batch.tokens)
+        if nudge_TH is not None:
+            words_TH = words_TH + nudge_TH
+        x_TH = words_TH + self.position(batch.positions + self.config.first_position)
         if self.segment is not None:
             x_TH = x_TH + self.segment.weight[0]
         x_TH = self.norm(x_TH).to(dtype)
@@ -111,11 +116,16 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.apply(init_weights)
 
-    def forward(self, batch: PackedBatch, first_only: bool = False) -> Tensor:
-        """Hidden states [T, H]; with first_only those of each sequence's first token [B, H]."""
+    def forward(
+        self, batch: PackedBatch, first_only: bool = False, nudge_TH: Tensor | None = None
+    ) -> Tensor:
+        """Hidden states [T, H]; with first_only those of each sequence's first token [B, H].
+
+        nudge_TH  what is added to the words' embeddings
+        """
         tokens = len(batch.tokens)
-        rounded = batch if matmul.are_native(self.compute_dtype) else _rounded(batch)
-        x_TH = self.embeddings(rounded, self.compute_dtype)
+        exact = nudge_TH is not None or matmul.are_native(self.compute_dtype)
+        x_TH = self.embeddings(batch if exact else _rounded(batch), self.compute_dtype, nudge_TH)
         layout = AttentionLayout(batch.cu_seqlens, batch.max_seqlen)
         *lower, last = cast(list[Layer], list(self.layers))
         for layer in lower:
@@ -162,8 +172,16 @@ class SequenceClassifier(nn.Module):
             init_weights(module)
 
     def forward(self, batch: PackedBatch) -> Tensor:
+        return self.classify(self.represent(batch))
+
+    def represent(self, batch: PackedBatch, nudge_TH: Tensor | None = None) -> Tensor:
+        """What stands for each sequence [B, H]; nudge_TH as in Encoder."""
         # The head computes in the weights' own type: it is small, and the loss hangs on it.
-        first_BH = self.encoder(batch, first_only=True).to(self.dense.weight.dtype)
+        first_BH = self.encoder(batch, first_only=True, nudge_TH=nudge_TH)
+        return first_BH.to(self.dense.weight.dtype)
+
+    def classify(self, first_BH: Tensor) -> Tensor:
+        """Logits [B, C] of what stands for sequences."""
         first_BH = self.activation(self.dense(first_BH))
         first_BH = dropout(first_BH, self.config.dropout if self.training else 0.0)
         logits_BC: Tensor = self.output(first_BH)

@@ -31,31 +31,33 @@ class Classify:
     def loss(self, model: nn.Module, batch: PackedBatch) -> Loss:
         """Loss of the model's logits [B, C] against batch.targets."""
         assert batch.targets is not None and batch.weights is not None
-        logits_BC = model(batch)
+        return self.compare(model(batch), batch.targets, batch.weights)
+
+    def compare(self, logits_BC: Tensor, targets: Tensor, weights_B: Tensor) -> Loss:
+        """Loss of logits against targets: class indices [B], or 0/1 [B, C]."""
         weights = self.class_weights
         weights_C = None if weights is None else weights.to(logits_BC.device, logits_BC.dtype)
-        common = (logits_BC, batch.targets, batch.weights, weights_C)
+        common = (logits_BC, targets, weights_B, weights_C)
         match self.loss_name, self.multi_label:
             case "cross_entropy", False:
                 return cross_entropy(*common, self.label_smoothing)
             case "binary_cross_entropy", True:
                 return binary_cross_entropy(*common, self.label_smoothing)
             case "binary_cross_entropy", False:
-                return self._of_the_margin(logits_BC, batch, weights_C)
+                return self._of_the_margin(*common)
             case "focal", False:
                 return focal(*common, self.focal_gamma)
             case _:
                 return binary_focal(*common, self.focal_gamma)
 
     def _of_the_margin(
-        self, logits_BC: Tensor, batch: PackedBatch, weights_C: Tensor | None
+        self, logits_BC: Tensor, targets_B: Tensor, weights_B: Tensor, weights_C: Tensor | None
     ) -> Loss:
         """Two classes as one question: its logit is z₁ − z₀, so that σ of it is softmax's p₁."""
-        assert batch.targets is not None and batch.weights is not None
         margin_B1 = logits_BC[:, 1:] - logits_BC[:, :1]
         weights_1 = None if weights_C is None else (weights_C[1] / weights_C[0])[None]
         return binary_cross_entropy(
-            margin_B1, batch.targets[:, None], batch.weights, weights_1, self.label_smoothing
+            margin_B1, targets_B[:, None], weights_B, weights_1, self.label_smoothing
         )
 
 

@@ -20,6 +20,7 @@ from tokenizers import (
 )
 
 from igla.errors import UserError
+from igla.text.guard import guard
 
 PAD, UNKNOWN, FIRST, LAST, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LARGEST_VOCABULARY = 30522
@@ -116,9 +117,11 @@ class TextEncoder:
 
 
 def train_tokenizer(
-    kind: str, texts: Iterable[str], *, vocab_size: int, lowercase: bool
+    kind: str, texts: Iterable[str], *, vocab_size: int, lowercase: bool, guarded: bool = False
 ) -> Tokenizer:
     """Train a WordPiece, BPE or Unigram tokenizer with BERT's special tokens.
+
+    guarded  read through text.guard, which lowers the case in any event
 
     The texts are read twice. The result depends on them alone: what the library leaves to the
     order of its hash tables and threads, which changes from process to process, is settled here.
@@ -128,6 +131,8 @@ def train_tokenizer(
     tokenizer.normalizer = normalizers.Sequence(
         [*steps, normalizers.Lowercase()] if lowercase else steps
     )
+    if guarded:
+        guard_tokenizer(tokenizer)
     if kind == "wordpiece":
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece()
@@ -150,6 +155,12 @@ def train_tokenizer(
         special_tokens=[(name, tokenizer.token_to_id(name)) for name in (FIRST, LAST)],
     )
     return tokenizer
+
+
+def guard_tokenizer(tokenizer: Tokenizer) -> None:
+    """Have a tokenizer read texts through text.guard, before its own normaliser."""
+    own = [] if tokenizer.normalizer is None else [tokenizer.normalizer]
+    tokenizer.normalizer = normalizers.Sequence([guard(), *own])
 
 
 def vocabulary_for(words: int) -> int:

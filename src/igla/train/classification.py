@@ -1,10 +1,13 @@
 """The task of a classifier: rows with labels, and a report at the end."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from igla.data.batch import PackedBatch
+from igla.data.evading import EvadingRows
 from igla.data.split import TRAIN, VALIDATION
 from igla.data.store import TokenStore
 from igla.errors import UserError
@@ -12,7 +15,8 @@ from igla.evaluate.calibration import apply_temperature, fit_temperature
 from igla.evaluate.metrics import Scored, choose_threshold, headline, log_loss, row_losses
 from igla.infer.classifier import Classifier
 from igla.model.encoder import SequenceClassifier
-from igla.objective.classify import Classify, classification
+from igla.objective.classify import classification
+from igla.objective.regularised import Regularised
 from igla.recipe import Recipe
 from igla.train.finish import Finished, finish
 from igla.train.setup import Setup, build_model, logits_of, set_up
@@ -45,6 +49,14 @@ class Classification:
     def sources(self) -> Sources:
         return Sources(("data",), np.zeros(len(self.rows), dtype=np.int64))
 
+    def shown(self, recipe: Recipe) -> Callable[[np.ndarray, int], PackedBatch] | None:
+        share, setup = recipe.text.evasion, self.setup
+        if not share:
+            return None
+        return EvadingRows(
+            setup.dataset, setup.encoder, setup.store, share, recipe.train.seed
+        ).batch
+
     def texts(self) -> list[str]:
         return list(self.setup.dataset.texts(self.rows))
 
@@ -63,9 +75,10 @@ class Classification:
     def build_model(self, recipe: Recipe, say: Say) -> SequenceClassifier:
         return build_model(recipe, self.setup, say)
 
-    def objective(self, recipe: Recipe) -> Classify:
-        labels = self.setup.dataset.labels
-        return classification(recipe.objective, labels.values[self.rows], len(labels.classes))
+    def objective(self, recipe: Recipe) -> Regularised:
+        labels, asked = self.setup.dataset.labels, recipe.objective
+        plain = classification(asked, labels.values[self.rows], len(labels.classes))
+        return Regularised(plain, asked.r_drop, asked.mixup, asked.adversary, asked.adversary_reach)
 
     def evaluate(self, model: SequenceClassifier) -> Evaluation:
         logits = logits_of(model, self.setup, VALIDATION)

@@ -70,10 +70,12 @@ def fit(
     plan: Plan,
     settings: LoopSettings,
     stop_now: Callable[[], bool] = lambda: False,
+    shown: Callable[[np.ndarray, int], PackedBatch] | None = None,
 ) -> Generator[Step]:
     """Train from where the state stands to the last step, one event a step.
 
     rows      numbers in the store of the rows that the plan counts from 0
+    shown     the given rows of the store as a step shows them, where that is not as they are
     stop_now  asked between micro-batches; when it says yes the generator ends at once, and the
               state, saved with its partial gradients, can be continued from there
 
@@ -82,6 +84,10 @@ def fit(
     be late (optim.AdamW): state.settle() before reading them. Raises UserError when the loss
     diverges.
     """
+
+    def as_they_are(rows: np.ndarray, step: int) -> PackedBatch:
+        return store.batch(rows)
+
     state.model.train()
     with steady_memory(), ExitStack() as at_the_end:
         at_the_end.callback(state.settle)
@@ -96,7 +102,7 @@ def fit(
                     continue
                 asked = time.perf_counter()
                 with record_function("data"):
-                    batch = store.batch(rows[part]).to(settings.device)
+                    batch = (shown or as_they_are)(rows[part], state.step).to(settings.device)
                 waited += time.perf_counter() - asked
                 _accumulate(state, objective, batch, settings)
                 if stop_now():

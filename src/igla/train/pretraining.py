@@ -88,6 +88,9 @@ class Pretraining:
     def sources(self) -> Sources:
         return Sources(self.names, self.windows.sources[self.rows])
 
+    def shown(self, recipe: Recipe) -> None:
+        return None
+
     def texts(self) -> list[str]:
         decode, store = self.encoder.tokenizer.decode_batch, self.store
         texts: list[str] = []

@@ -291,6 +291,7 @@ def _steps(run: Run) -> bool:
                 run.plan,
                 settings,
                 interrupts.urgent,
+                run.task.shown(run.recipe),
             )
         ) as steps,
     ):

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import nn
 
+from igla.data.batch import PackedBatch
 from igla.data.store import TokenStore
 from igla.objective import Objective
 from igla.recipe import Recipe
@@ -65,6 +66,9 @@ class Task(Protocol):
 
     @property
     def sources(self) -> Sources: ...
+
+    def shown(self, recipe: Recipe) -> Callable[[np.ndarray, int], PackedBatch] | None:
+        """Rows of the store as a step shows them; None: as they are."""
 
     def texts(self) -> list[str]:
         """The rows to train on, as texts."""

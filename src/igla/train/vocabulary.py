@@ -18,6 +18,7 @@ from igla.recipe import Recipe
 from igla.sealed import BrokenSeal, check_sealed, write_sealed
 from igla.text.tokenizer import (
     TextEncoder,
+    guard_tokenizer,
     load_tokenizer,
     save_tokenizer,
     train_tokenizer,
@@ -74,12 +75,19 @@ def _new_tokenizer(
     recipe: Recipe, texts: Iterable[str], base: Path | None, say: Say
 ) -> TextEncoder:
     if base is not None:
-        return TextEncoder(load_tokenizer(base), _max_length(recipe, base))
+        tokenizer = load_tokenizer(base)
+        if recipe.text.guard:
+            guard_tokenizer(tokenizer)
+        return TextEncoder(tokenizer, _max_length(recipe, base))
     size = recipe.text.vocab_size
     if size == "auto":
         size = vocabulary_for(sum(len(text.split()) for text in texts))
     tokenizer = train_tokenizer(
-        recipe.text.tokenizer, texts, vocab_size=size, lowercase=recipe.text.lowercase
+        recipe.text.tokenizer,
+        texts,
+        vocab_size=size,
+        lowercase=recipe.text.lowercase,
+        guarded=recipe.text.guard,
     )
     say(f"tokenizer: {recipe.text.tokenizer} of {tokenizer.get_vocab_size():,}, trained on train")
     return TextEncoder(tokenizer, recipe.text.max_length)

@@ -1,0 +1,94 @@
+"""A normaliser that undoes the spellings by which writers evade filters.
+
+It is made of the `tokenizers` library's own parts, so that it is saved in tokenizer.json and acts
+wherever that file is read. What it does, in this order:
+
+- NFKC: full-width, circled and mathematical letters become plain ones;
+- invisible signs (zero-width, soft hyphens, bidirectional marks, variation selectors) are removed;
+- of several combining marks on a letter one is kept;
+- signs amid a word («обо%рался») are removed;
+- a Latin letter, digit or sign that looks like a Russian letter becomes that letter amid Russian
+  ones («г0вно», «дyрак»);
+- a letter three times and more in a row is kept twice («нууууу»);
+- three and more letters apart by single spaces («д у р а к») are put together.
+
+Words of Latin letters alone, numbers, and signs between words stay as they are.
+"""
+
+import re
+
+from tokenizers import Regex, normalizers
+
+# The first Russian letter that each is most often written for.
+RUSSIAN = {
+    "a": "а",
+    "@": "а",
+    "6": "б",
+    "b": "в",
+    "8": "в",
+    "r": "г",
+    "e": "е",
+    "3": "з",
+    "z": "з",
+    "u": "и",
+    "k": "к",
+    "m": "м",
+    "h": "н",
+    "o": "о",
+    "0": "о",
+    "n": "п",
+    "p": "р",
+    "c": "с",
+    "$": "с",
+    "t": "т",
+    "7": "т",
+    "y": "у",
+    "x": "х",
+    "4": "ч",
+    "9": "я",
+}
+_LETTER = "[а-яё]"
+_INVISIBLE = (
+    r"[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u202a-\u202e"
+    r"\u2060-\u206f\ufe00-\ufe0f\ufeff]"
+)
+# A look-alike beside a look-alike is reached by going over the word again.
+_ROUNDS = 3
+
+
+def guard() -> normalizers.Sequence:
+    """The normaliser, which lowers the case as well."""
+    steps = [
+        normalizers.NFKC(),
+        normalizers.Lowercase(),
+        _without(_INVISIBLE),
+        _without(r"(?<=\p{M})\p{M}"),
+        _without(rf"(?<={_LETTER})[*%_#^~|]{{1,3}}(?={_LETTER})"),
+    ]
+    alike = [*RUSSIAN.items()]
+    for _ in range(_ROUNDS):
+        steps += [_replaced(letter, russian) for letter, russian in alike]
+        alike.reverse()
+    doubles = "|".join(f"(?<={letter}{letter}){letter}" for letter in _alphabet())
+    apart = (
+        rf"(?<=\b{_LETTER} {_LETTER}) (?={_LETTER}\b)|(?<=\b{_LETTER}) (?={_LETTER} {_LETTER}\b)"
+    )
+    return normalizers.Sequence([*steps, _without(doubles), _without(apart)])
+
+
+def _without(pattern: str) -> normalizers.Replace:
+    return normalizers.Replace(Regex(pattern), "")
+
+
+def _replaced(alike: str, russian: str) -> normalizers.Replace:
+    """A letter or sign beside a Russian letter, on either side; a digit only between two or before
+    a word, since «50к» and «9м» are what they are."""
+    found = re.escape(alike)
+    pattern = rf"(?<={_LETTER}){found}|{found}(?={_LETTER})"
+    if alike.isdigit():
+        pattern = rf"(?<={_LETTER}){found}(?={_LETTER})|(?<!\w){found}(?={_LETTER}{{4}})"
+    return normalizers.Replace(Regex(pattern), russian)
+
+
+def _alphabet() -> str:
+    return "".join(map(chr, range(ord("а"), ord("я") + 1))) + "ё"
