@@ -140,10 +140,15 @@ class ModelRecipe(Section):
 
 
 class ObjectiveRecipe(Section):
-    task: Literal["classify", "masked_lm", "replaced_token"] = Field(
+    task: Literal["classify", "masked_lm", "replaced_token", "contrastive", "distill"] = Field(
         "classify",
         description="classify: the labels of data; the others: the texts of corpus, by masked "
-        "words or by words that a small model replaced.",
+        "words, by words that a small model replaced, by finding a text again among others, or by "
+        "a teacher's states.",
+    )
+    teacher: str | None = Field(None, description="Folder of the model that distill learns from.")
+    temperature: Positive = Field(
+        0.05, description="Of contrastive: how much the nearest others count beside the rest."
     )
     mask_share: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.15, description="Share of the tokens that are masked."

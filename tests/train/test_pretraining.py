@@ -16,6 +16,7 @@ from igla.model.language import MaskedLanguageModel
 from igla.recipe import Recipe, load_recipe
 from igla.terminal import plain_console
 from igla.train.log import read_records
+from igla.train.pretext import PRETEXTS
 from igla.train.run import resume, train
 
 Pretrain = Callable[..., Recipe]
@@ -37,10 +38,8 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def pretrain(texts: Path) -> Pretrain:
-    """The recipe of a small pretraining."""
-    return lambda *changes: load_recipe(
+def small_pretraining(*changes: str) -> Recipe:
+    return load_recipe(
         None,
         [
             *("model.size=tiny", "model.layers=1", "model.hidden_size=32"),
@@ -48,7 +47,15 @@ def pretrain(texts: Path) -> Pretrain:
             *("train.precision=float32", "train.batch_size=32", "optim.learning_rate=3e-3"),
             *("corpus.validation_share=0.1", "corpus.similar=keep", "train.steps=8", *changes),
         ],
-    ).replace(corpus__sources={"texts": str(texts)})
+    )
+
+
+@pytest.fixture
+def pretrain(texts: Path) -> Pretrain:
+    """The recipe of a small pretraining."""
+    return lambda *changes: small_pretraining(*changes).replace(
+        corpus__sources={"texts": str(texts)}
+    )
 
 
 def run(recipe: Recipe, folder: Path) -> Path:
@@ -56,9 +63,23 @@ def run(recipe: Recipe, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("task", ["masked_lm", "replaced_token"])
-def test_it_learns(task: str, pretrain: Pretrain, tmp_path: Path) -> None:
-    recipe = pretrain(f"objective.task={task}", "train.steps=150", "train.evaluations_per_epoch=2")
+@pytest.fixture(scope="module")
+def teacher(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a wider model with a vocabulary of its own."""
+    recipe = small_pretraining("objective.task=masked_lm", "model.hidden_size=64", "model.layers=2")
+    recipe = recipe.replace(corpus__sources={"texts": str(texts)})
+    return run(recipe, tmp_path_factory.mktemp("teacher")) / "model"
+
+
+def settings_of(task: str, teacher: Path) -> list[str]:
+    more = {"contrastive": ["model.dropout=0.1"], "distill": [f"objective.teacher={teacher}"]}
+    return [f"objective.task={task}", *more.get(task, [])]
+
+
+@pytest.mark.parametrize("task", PRETEXTS)
+def test_it_learns(task: str, pretrain: Pretrain, teacher: Path, tmp_path: Path) -> None:
+    settings = settings_of(task, teacher)
+    recipe = pretrain(*settings, "train.steps=150", "train.evaluations_per_epoch=2")
     folder = run(recipe, tmp_path / "run")
     losses = [
         record["validation_loss"]
@@ -71,12 +92,22 @@ def test_it_learns(task: str, pretrain: Pretrain, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("task", ["masked_lm", "replaced_token"])
-@pytest.mark.parametrize("unit", ["token", "word", "span"])
+@pytest.mark.parametrize(
+    ("task", "unit"),
+    [
+        *(("masked_lm", unit) for unit in ("token", "word", "span")),
+        *((task, "token") for task in PRETEXTS if task != "masked_lm"),
+    ],
+)
 def test_a_resumed_run_is_the_same_bit_for_bit(
-    task: str, unit: str, pretrain: Pretrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: str,
+    unit: str,
+    pretrain: Pretrain,
+    teacher: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = [f"objective.task={task}", f"objective.mask_unit={unit}", "train.save_steps=3"]
+    settings = [*settings_of(task, teacher), f"objective.mask_unit={unit}", "train.save_steps=3"]
     whole = run(pretrain(*settings), tmp_path / "whole")
 
     class Killed(Exception):

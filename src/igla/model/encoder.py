@@ -123,16 +123,29 @@ class Encoder(nn.Module):
 
         nudge_TH  what is added to the words' embeddings
         """
-        tokens = len(batch.tokens)
+        x_TH, layout = self._below_last(batch, nudge_TH)
+        last = cast(Layer, self.layers[-1])
+        if first_only:
+            return self._run(last.first_tokens, x_TH, layout)
+        return self._run(last.forward, x_TH, layout)[: len(batch.tokens)]
+
+    def last_states(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        """Hidden states [T, H], and the last layer's queries, keys and values [T, 3, H]."""
+        x_TH, layout = self._below_last(batch, None)
+        last, tokens = cast(Layer, self.layers[-1]), len(batch.tokens)
+        qkv_TI = last.qkv(x_TH)[:tokens]
+        return self._run(last.forward, x_TH, layout)[:tokens], qkv_TI.unflatten(1, (3, -1))
+
+    def _below_last(
+        self, batch: PackedBatch, nudge_TH: Tensor | None
+    ) -> tuple[Tensor, AttentionLayout]:
+        """What the last layer gets."""
         exact = nudge_TH is not None or matmul.are_native(self.compute_dtype)
         x_TH = self.embeddings(batch if exact else _rounded(batch), self.compute_dtype, nudge_TH)
         layout = AttentionLayout(batch.cu_seqlens, batch.max_seqlen)
-        *lower, last = cast(list[Layer], list(self.layers))
-        for layer in lower:
+        for layer in cast(list[Layer], list(self.layers)[:-1]):
             x_TH = self._run(layer.forward, x_TH, layout)
-        if first_only:
-            return self._run(last.first_tokens, x_TH, layout)
-        return self._run(last.forward, x_TH, layout)[:tokens]
+        return x_TH, layout
 
     def _run(self, layer: Callable[..., Tensor], x_TH: Tensor, layout: AttentionLayout) -> Tensor:
         if self.checkpoint_activations and self.training:

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,29 +15,22 @@ from igla.data.split import TRAIN, VALIDATION
 from igla.data.store import TokenStore
 from igla.data.windows import Windows, open_windows
 from igla.errors import UserError
-from igla.model.config import EncoderConfig
 from igla.model.folder import load_pretrained, read_shape, save_pretrained
 from igla.model.language import MaskedLanguageModel, ReplacedTokenModel
 from igla.objective import Objective
-from igla.objective.masked_lm import MaskedLM
-from igla.objective.masking import Masking
-from igla.objective.replaced_token import ReplacedToken
 from igla.recipe import Recipe
 from igla.sealed import write_durably, write_sealed
-from igla.text.tokenizer import MASK, TextEncoder, save_tokenizer
+from igla.text.tokenizer import TextEncoder, load_tokenizer, save_tokenizer
 from igla.train.finish import METRICS, MODEL
 from igla.train.hub import base_folder
 from igla.train.log import read_records
+from igla.train.pretext import PRETEXTS, Pretext, teacher_folder
 from igla.train.setup import DATA, check_unchanged, check_vocabulary, shape_of
 from igla.train.state import load_weights
 from igla.train.task import Ended, Evaluation, Say, Sources
 from igla.train.throughput import Throughput
 from igla.train.vocabulary import TOKENIZER, open_tokenizer, start_words
 
-LEARNED: dict[str, Callable[[Masking], Objective]] = {
-    "masked_lm": MaskedLM,
-    "replaced_token": ReplacedToken,
-}
 # Windows that a validation reads at most, and how many of them at once.
 _VALIDATED, _AT_ONCE = 2048, 64
 _DECODED = 10_000
@@ -53,6 +46,7 @@ class Pretraining:
     rows: np.ndarray
     validation: np.ndarray
     base: Path | None
+    pretext: Pretext
     learned: Objective
     best_by = "validation_loss"
 
@@ -63,7 +57,9 @@ class Pretraining:
         for decision in corpus.decisions:
             say(decision.said)
         base = None if recipe.model.base is None else base_folder(recipe.model.base)
-        encoder = open_tokenizer(recipe, _Texts(corpus), base, folder, say)
+        encoder = open_tokenizer(
+            recipe, _Texts(corpus), _tokenizer_source(recipe, base), folder, say
+        )
         windows = open_windows(corpus, encoder)
         content = {
             "fingerprint": corpus.fingerprint,
@@ -76,9 +72,9 @@ class Pretraining:
         tokens = int(windows.store.lengths[rows].sum())
         say(f"{len(rows):,} windows of {tokens:,} tokens to learn from")
         chosen = np.random.default_rng(0).permutation(validation)[:_VALIDATED]
-        masking = masking_for(encoder, recipe.objective.mask_share, recipe.objective.mask_unit)
-        learned = LEARNED[recipe.objective.task](masking)
-        return cls(encoder, windows, corpus.names, rows, chosen, base, learned)
+        pretext = PRETEXTS[recipe.objective.task]
+        learned = pretext.objective(recipe, encoder)
+        return cls(encoder, windows, corpus.names, rows, chosen, base, pretext, learned)
 
     @property
     def store(self) -> TokenStore:
@@ -104,17 +100,14 @@ class Pretraining:
     def shrunk(self, rows: int) -> "Pretraining":
         return replace(self, rows=self.rows[:rows], validation=self.validation[:rows])
 
-    def build_model(self, recipe: Recipe, say: Say) -> MaskedLanguageModel | ReplacedTokenModel:
+    def build_model(self, recipe: Recipe, say: Say) -> Any:
         torch.manual_seed(recipe.train.seed)
         if self.base is None:
             config = shape_of(recipe, self.encoder.vocab_size)
         else:
             config = read_shape(self.base, recipe.model.dropout)
             check_vocabulary(self.encoder, config, self.base)
-        if recipe.objective.task == "masked_lm":
-            model: Any = MaskedLanguageModel(config)
-        else:
-            model = ReplacedTokenModel(config, _generator(config))
+        model = self.pretext.model(recipe, config)
         if self.base is not None:
             new = load_pretrained(model, self.base)
             say(f"base {recipe.model.base}: starts anew: {', '.join(new) or 'nothing'}")
@@ -126,9 +119,11 @@ class Pretraining:
         say(f"model {recipe.model.base or recipe.model.size}: {parameters / 1e6:.1f}M parameters")
         return model
 
-    def _start_guesses(self, model: MaskedLanguageModel | ReplacedTokenModel) -> None:
+    def _start_guesses(self, model: Any) -> None:
         """Guess by frequency at first: the words' shares need not be learned."""
-        guesser = model if isinstance(model, MaskedLanguageModel) else model.generator
+        guesser = model.generator if isinstance(model, ReplacedTokenModel) else model
+        if not isinstance(guesser, MaskedLanguageModel):
+            return
         occurrences = self.store.occurrences(self.rows, self.encoder.vocab_size)
         with torch.no_grad():
             guesser.guess.bias.copy_(torch.from_numpy(occurrences + 1).log())
@@ -140,7 +135,7 @@ class Pretraining:
     def evaluate(self, model: Any) -> Evaluation:
         device = next(model.parameters()).device
         order = self.validation[np.argsort(self.store.lengths[self.validation], kind="stable")]
-        model.eval()
+        model.train(self.pretext.by_dropout)
         torch.default_generator.manual_seed(0)  # the same words are hidden in each validation
         sums: defaultdict[str, float] = defaultdict(float)
         with torch.no_grad():
@@ -179,28 +174,16 @@ class Pretraining:
         say(f"model:  {ended.folder / MODEL}")
 
 
-def masking_for(encoder: TextEncoder, share: float, unit: str) -> Masking:
-    """Masking of the tokens of a vocabulary; UserError when it has no mask."""
-    tokenizer = encoder.tokenizer
-    mask = tokenizer.token_to_id(MASK)
-    if mask is None:
-        mask = tokenizer.token_to_id("<mask>")
-    if mask is None:
-        raise UserError(f"The tokenizer has no {MASK}: words cannot be hidden from the model.")
-    special = torch.from_numpy(encoder.special)
-    continues = torch.zeros(encoder.vocab_size, dtype=torch.bool)
-    pieces = tokenizer.get_vocab()
-    spaced = any(piece.startswith("\u2581") for piece in pieces)
-    for piece, number in pieces.items():
-        continues[number] = not piece.startswith("\u2581") if spaced else piece.startswith("##")
-    return Masking(share, unit, mask, special, continues)
-
-
-def _generator(config: EncoderConfig) -> EncoderConfig:
-    """A quarter of the width and of the heads, as Clark et al. 2020 found best."""
-    heads = max(1, config.heads // 4)
-    width = config.hidden_size // 4 // heads * heads
-    return replace(config, hidden_size=width, heads=heads, intermediate_size=4 * width)
+def _tokenizer_source(recipe: Recipe, base: Path | None) -> Path | None:
+    """The folder whose tokenizer is used: the teacher's, whose tokens the student has to read."""
+    if recipe.objective.task != "distill":
+        return base
+    teacher = teacher_folder(recipe)
+    if base is not None:
+        one, other = (load_tokenizer(folder).get_vocab() for folder in (base, teacher))
+        if one != other:
+            raise UserError(f"{base} and the teacher {teacher} have different vocabularies.")
+    return teacher
 
 
 @dataclass(frozen=True)

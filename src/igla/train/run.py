@@ -36,6 +36,7 @@ from igla.train.loop import LoopSettings, fit
 from igla.train.optimizer import make_optimizer
 from igla.train.planning import make_plan
 from igla.train.precision import Precision, choose_device, choose_precision
+from igla.train.pretext import PRETEXTS
 from igla.train.pretraining import Pretraining
 from igla.train.profile import StepProfile
 from igla.train.progress import TrainingProgress
@@ -52,8 +53,7 @@ RECIPE, ENVIRONMENT = "recipe.yaml", "environment.json"
 # What a recipe may ask for (objective.task).
 TASKS: dict[str, Callable[[Recipe, Path, Say], Task]] = {
     "classify": Classification.open,
-    "masked_lm": Pretraining.open,
-    "replaced_token": Pretraining.open,
+    **dict.fromkeys(PRETEXTS, Pretraining.open),
 }
 
 

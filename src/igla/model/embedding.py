@@ -1,0 +1,62 @@
+"""Encoders whose states are themselves what is wanted: sentence embeddings, and a student's states.
+
+Shape suffixes: T tokens in all, B sequences, H hidden size, A relation heads, D width of one,
+S longest sequence.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from igla.data.batch import PackedBatch
+from igla.model.config import EncoderConfig
+from igla.model.encoder import Encoder
+from igla.model.parts import Linear, init_weights
+from igla.ops.attention import AttentionLayout
+
+
+def mean_of_tokens(x_TH: Tensor, batch: PackedBatch) -> Tensor:
+    """Mean [B, H] of the states of each sequence's tokens."""
+    sizes_B = batch.cu_seqlens.diff()
+    sequence_T = torch.repeat_interleave(
+        torch.arange(len(sizes_B), device=x_TH.device), sizes_B, output_size=len(x_TH)
+    )
+    sums_BH = x_TH.new_zeros(len(sizes_B), x_TH.shape[1]).index_add(0, sequence_T, x_TH)
+    return sums_BH / sizes_B[:, None]
+
+
+class SentenceEncoder(nn.Module):
+    """An encoder whose sequences stand for the mean of their tokens' states, as in
+    Sentence-BERT (Reimers & Gurevych 2019)."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """Embeddings [B, H] of length 1, float32."""
+        return F.normalize(mean_of_tokens(self.encoder(batch).float(), batch), dim=1)
+
+
+class Student(nn.Module):
+    """An encoder that learns another's states; `project` brings its own to the other's width."""
+
+    def __init__(self, config: EncoderConfig, teacher_width: int):
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.project = Linear(config.hidden_size, teacher_width)
+        init_weights(self.project)
+
+
+def relations(x_T3H: Tensor, heads: int, layout: AttentionLayout) -> Tensor:
+    """Self-attention relations [3, B, A, S, S] (MiniLMv2: Wang et al. 2021, equation 4), as
+    logarithms: log softmax(X·Xᵀ/√D) over each sequence's tokens, X the queries, the keys and the
+    values, cut into A heads whatever the number that attention itself has.
+
+    Cells beyond a sequence's end are −∞ or repeat its last token; layout.real tells them.
+    """
+    x_3BASD = x_T3H.unflatten(2, (heads, -1))[layout.grid].permute(2, 0, 3, 1, 4)
+    scores = x_3BASD @ x_3BASD.transpose(-1, -2) * x_3BASD.shape[-1] ** -0.5
+    return scores.masked_fill(~layout.real[:, None, None], -torch.inf).log_softmax(-1)

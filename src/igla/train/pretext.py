@@ -1,0 +1,111 @@
+"""What can be learned from texts without labels: for each pretext task its model and its loss."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from igla.errors import UserError
+from igla.model.config import EncoderConfig
+from igla.model.embedding import SentenceEncoder, Student
+from igla.model.encoder import Encoder
+from igla.model.folder import load_pretrained, read_shape
+from igla.model.language import MaskedLanguageModel, ReplacedTokenModel
+from igla.objective import Objective
+from igla.objective.contrastive import Contrastive
+from igla.objective.distill import Distill
+from igla.objective.masked_lm import MaskedLM
+from igla.objective.masking import Masking
+from igla.objective.replaced_token import ReplacedToken
+from igla.recipe import Recipe
+from igla.text.tokenizer import MASK, TextEncoder
+from igla.train.hub import base_folder
+
+
+@dataclass(frozen=True)
+class Pretext:
+    """A pretext task.
+
+    objective   from a recipe and the tokenizer
+    model       from a recipe and the encoder's shape
+    by_dropout  the loss is of two passes that drop other elements, in a validation as well
+    """
+
+    objective: Callable[[Recipe, TextEncoder], Objective]
+    model: Callable[[Recipe, EncoderConfig], Any]
+    by_dropout: bool = False
+
+
+def _masking(recipe: Recipe, encoder: TextEncoder) -> Masking:
+    return masking_for(encoder, recipe.objective.mask_share, recipe.objective.mask_unit)
+
+
+def masking_for(encoder: TextEncoder, share: float, unit: str) -> Masking:
+    """Masking of the tokens of a vocabulary; UserError when it has no mask."""
+    tokenizer = encoder.tokenizer
+    mask = tokenizer.token_to_id(MASK)
+    if mask is None:
+        mask = tokenizer.token_to_id("<mask>")
+    if mask is None:
+        raise UserError(f"The tokenizer has no {MASK}: words cannot be hidden from the model.")
+    special = torch.from_numpy(encoder.special)
+    continues = torch.zeros(encoder.vocab_size, dtype=torch.bool)
+    pieces = tokenizer.get_vocab()
+    spaced = any(piece.startswith("\u2581") for piece in pieces)
+    for piece, number in pieces.items():
+        continues[number] = not piece.startswith("\u2581") if spaced else piece.startswith("##")
+    return Masking(share, unit, mask, special, continues)
+
+
+def generator_shape(config: EncoderConfig) -> EncoderConfig:
+    """A quarter of the width and of the heads, as Clark et al. 2020 found best."""
+    heads = max(1, config.heads // 4)
+    width = config.hidden_size // 4 // heads * heads
+    return replace(config, hidden_size=width, heads=heads, intermediate_size=4 * width)
+
+
+def _contrastive(recipe: Recipe, encoder: TextEncoder) -> Contrastive:
+    if not recipe.model.dropout:
+        raise UserError(
+            "objective.task=contrastive tells two passes by their dropout: model.dropout is 0."
+        )
+    return Contrastive(recipe.objective.temperature)
+
+
+def teacher_folder(recipe: Recipe) -> Path:
+    """Of the teacher that distill asks for."""
+    if recipe.objective.teacher is None:
+        raise UserError("objective.task=distill asks for a teacher: name objective.teacher.")
+    return base_folder(recipe.objective.teacher)
+
+
+def _distill(recipe: Recipe, encoder: TextEncoder) -> Distill:
+    folder = teacher_folder(recipe)
+    teacher = SentenceEncoder(read_shape(folder, dropout=0.0))
+    if missing := load_pretrained(teacher, folder):
+        raise UserError(f"{folder} lacks {len(missing)} weights of the encoder, as {missing[0]}.")
+    body: Encoder = teacher.encoder.eval().requires_grad_(False)
+    return Distill(body)
+
+
+PRETEXTS = {
+    "masked_lm": Pretext(
+        lambda recipe, encoder: MaskedLM(_masking(recipe, encoder)),
+        lambda recipe, config: MaskedLanguageModel(config),
+    ),
+    "replaced_token": Pretext(
+        lambda recipe, encoder: ReplacedToken(_masking(recipe, encoder)),
+        lambda recipe, config: ReplacedTokenModel(config, generator_shape(config)),
+    ),
+    "contrastive": Pretext(
+        _contrastive, lambda recipe, config: SentenceEncoder(config), by_dropout=True
+    ),
+    "distill": Pretext(
+        _distill,
+        lambda recipe, config: Student(
+            config, read_shape(teacher_folder(recipe), dropout=0.0).hidden_size
+        ),
+    ),
+}
