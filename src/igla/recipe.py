@@ -98,6 +98,11 @@ class TextRecipe(Section):
     tokenizer: Literal["wordpiece", "bpe", "unigram"] = Field(
         "wordpiece", description="Kind of tokenizer to train when the base brings none."
     )
+    vocabulary: Literal["base", "new"] = Field(
+        "base",
+        description="On a base, in pretraining: keep its tokenizer, or train one on the texts and "
+        "move the base's body to it.",
+    )
     vocab_size: Count | Literal["auto"] = Field(
         "auto", description="Size of the trained vocabulary; by the amount of text if auto."
     )
@@ -131,10 +136,11 @@ class ModelRecipe(Section):
     intermediate_size: Count | None = Field(
         None, description="Width of the feed-forward part, in place of the named shape's."
     )
-    words: Literal["random", "cooccurrence"] = Field(
+    words: Literal["random", "cooccurrence", "pieces", "similar"] = Field(
         "random",
-        description="Start of the word embedding from scratch: random, or from which words stand "
-        "near each other in the texts to train on.",
+        description="Start of the word embedding from scratch: random, or cooccurrence, from which "
+        "words stand near each other in the texts to train on. On a base with a new vocabulary: "
+        "pieces, the mean of the base's pieces of a word, or similar, of the words most like it.",
     )
     dropout: Share = Field(0.1, description="Dropout in the body and before the classifier.")
 

@@ -198,3 +198,51 @@ def test_a_base_that_does_not_know_its_tokens_is_refused(
     (base / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(UserError, match="but its model knows"):
         run(pretrain("objective.task=masked_lm", f"model.base={base}"), tmp_path / "run")
+
+
+@pytest.mark.parametrize("words", ["pieces", "similar"])
+def test_a_bases_body_moves_to_a_new_vocabulary(
+    words: str, pretrain: Pretrain, teacher: Path, tmp_path: Path
+) -> None:
+    settings = ["text.vocabulary=new", f"model.words={words}", f"model.base={teacher}"]
+    folder = run(
+        pretrain(
+            "objective.task=masked_lm",
+            "text.vocab_size=36",
+            *settings,
+            "train.steps=1",
+            "optim.learning_rate=1e-9",
+        ),
+        tmp_path / "run",
+    )
+    old, new = (AutoTokenizer.from_pretrained(one) for one in (teacher, folder / "model"))
+    assert len(new) == 36 < len(old)
+    before, after = (AutoModel.from_pretrained(one) for one in (teacher, folder / "model"))
+    for one, other in zip(before.encoder.parameters(), after.encoder.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+    rows = {"кот": "кот", "[MASK]": "[MASK]"}
+    for token in rows:
+        torch.testing.assert_close(
+            after.embeddings.word_embeddings.weight[new.convert_tokens_to_ids(token)],
+            before.embeddings.word_embeddings.weight[old.convert_tokens_to_ids(token)],
+        )
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["text.vocabulary=new"], "name the base by --base"),
+        (["model.words=pieces"], "asks for a base"),
+        (["objective.task=distill"], r"name objective\.teacher"),
+        (["objective.task=contrastive"], "by their dropout"),
+        (["model.base=TEACHER", "text.vocabulary=new"], "asks for model.words=pieces or"),
+        (["model.base=TEACHER", "text.vocabulary=new", "text.max_length=64"], "reads 16 tokens"),
+        (["objective.task=classify", "data.source=x.csv", "text.vocabulary=new"], "There is no"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(
+    settings: list[str], sentence: str, pretrain: Pretrain, teacher: Path, tmp_path: Path
+) -> None:
+    settings = [one.replace("TEACHER", str(teacher)) for one in settings]
+    with pytest.raises(UserError, match=sentence):
+        run(pretrain("objective.task=masked_lm", *settings), tmp_path / "run")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from igla.data.corpus import Corpus, load_corpus
 from igla.data.split import TRAIN, VALIDATION
@@ -17,6 +18,7 @@ from igla.data.windows import Windows, open_windows
 from igla.errors import UserError
 from igla.model.folder import load_pretrained, read_shape, save_pretrained
 from igla.model.language import MaskedLanguageModel, ReplacedTokenModel
+from igla.model.transplant import by_pieces, by_similarity, shared_tokens
 from igla.objective import Objective
 from igla.recipe import Recipe
 from igla.sealed import write_durably, write_sealed
@@ -29,7 +31,7 @@ from igla.train.setup import DATA, check_unchanged, check_vocabulary, shape_of
 from igla.train.state import load_weights
 from igla.train.task import Ended, Evaluation, Say, Sources
 from igla.train.throughput import Throughput
-from igla.train.vocabulary import TOKENIZER, open_tokenizer, start_words
+from igla.train.vocabulary import TOKENIZER, near_words, open_tokenizer, start_words
 
 # Windows that a validation reads at most, and how many of them at once.
 _VALIDATED, _AT_ONCE = 2048, 64
@@ -57,6 +59,8 @@ class Pretraining:
         for decision in corpus.decisions:
             say(decision.said)
         base = None if recipe.model.base is None else base_folder(recipe.model.base)
+        if base is None and recipe.text.vocabulary == "new":
+            raise UserError("text.vocabulary=new moves a base's body: name the base by --base.")
         encoder = open_tokenizer(
             recipe, _Texts(corpus), _tokenizer_source(recipe, base), folder, say
         )
@@ -102,22 +106,61 @@ class Pretraining:
 
     def build_model(self, recipe: Recipe, say: Say) -> Any:
         torch.manual_seed(recipe.train.seed)
-        if self.base is None:
-            config = shape_of(recipe, self.encoder.vocab_size)
-        else:
-            config = read_shape(self.base, recipe.model.dropout)
-            check_vocabulary(self.encoder, config, self.base)
-        model = self.pretext.model(recipe, config)
-        if self.base is not None:
-            new = load_pretrained(model, self.base)
-            say(f"base {recipe.model.base}: starts anew: {', '.join(new) or 'nothing'}")
-        else:
-            self._start_guesses(model)
-            if recipe.model.words == "cooccurrence":
-                start_words(model.encoder.embeddings, self.encoder, self.store, self.rows, say)
+        model = self._from_scratch(recipe, say) if self.base is None else self._of_base(recipe, say)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         say(f"model {recipe.model.base or recipe.model.size}: {parameters / 1e6:.1f}M parameters")
         return model
+
+    def _from_scratch(self, recipe: Recipe, say: Say) -> Any:
+        model = self.pretext.model(recipe, shape_of(recipe, self.encoder.vocab_size))
+        self._start_guesses(model)
+        if recipe.model.words == "cooccurrence":
+            start_words(model.encoder.embeddings, self.encoder, self.store, self.rows, say)
+        elif recipe.model.words != "random":
+            raise UserError(
+                f"model.words={recipe.model.words} asks for a base: name one by --base."
+            )
+        return model
+
+    def _of_base(self, recipe: Recipe, say: Say) -> Any:
+        assert self.base is not None
+        config = read_shape(self.base, recipe.model.dropout)
+        model = self.pretext.model(recipe, config)
+        new = load_pretrained(model, self.base)
+        say(f"base {recipe.model.base}: starts anew: {', '.join(new) or 'nothing'}")
+        if self.encoder.max_length > config.max_positions:
+            raise UserError(f"The base reads {config.max_positions} tokens: lower text.max_length.")
+        if recipe.text.vocabulary == "base":
+            check_vocabulary(self.encoder, config, self.base)
+            return model
+        moved = self.pretext.model(recipe, replace(config, vocab_size=self.encoder.vocab_size))
+        own = moved.state_dict()
+        kept = {
+            name: value
+            for name, value in model.state_dict().items()
+            if value.shape == own[name].shape
+        }
+        moved.load_state_dict(kept, strict=False)
+        self._start_guesses(moved)
+        with torch.no_grad():
+            old = model.encoder.embeddings.word.weight
+            found = self._moved_words(old, recipe.model.words, say)
+            moved.encoder.embeddings.word.weight.copy_(found)
+        return moved
+
+    def _moved_words(self, old: Tensor, how: str, say: Say) -> Tensor:
+        """The base's embeddings, for the new vocabulary."""
+        assert self.base is not None
+        tokenizer = load_tokenizer(self.base)
+        shared = shared_tokens(self.encoder.tokenizer, tokenizer)
+        share = int((shared >= 0).sum())
+        say(f"vocabulary: {share:,} of {len(shared):,} tokens are the base's too, others by {how}")
+        if how == "similar":
+            guide = near_words(self.encoder, self.store, self.rows, old.shape[1])
+            return by_similarity(old, shared, guide)
+        if how == "pieces":
+            return by_pieces(self.encoder.tokenizer, tokenizer, old, shared)
+        raise UserError("text.vocabulary=new asks for model.words=pieces or model.words=similar.")
 
     def _start_guesses(self, model: Any) -> None:
         """Guess by frequency at first: the words' shares need not be learned."""
@@ -177,7 +220,7 @@ class Pretraining:
 def _tokenizer_source(recipe: Recipe, base: Path | None) -> Path | None:
     """The folder whose tokenizer is used: the teacher's, whose tokens the student has to read."""
     if recipe.objective.task != "distill":
-        return base
+        return base if recipe.text.vocabulary == "base" else None
     teacher = teacher_folder(recipe)
     if base is not None:
         one, other = (load_tokenizer(folder).get_vocab() for folder in (base, teacher))

@@ -76,6 +76,10 @@ def set_up(recipe: Recipe, folder: Path, say: Say) -> Setup:
     for decision in dataset.decisions:
         say(decision.said)
     base = None if recipe.model.base is None else base_folder(recipe.model.base)
+    if recipe.text.vocabulary == "new" or recipe.model.words in ("pieces", "similar"):
+        raise UserError(
+            "A base is moved to a new vocabulary in pretraining: see text.vocabulary in the docs."
+        )
     texts = _Texts(dataset, dataset.part(TRAIN))
     encoder = open_tokenizer(recipe, texts, base, folder, say)
     store = open_store(dataset, encoder)

@@ -53,22 +53,27 @@ def start_words(
 
     They get the spread of the random ones that they replace; words too rare keep theirs.
     """
-    special = encoder.special
     weight = embeddings.word.weight
-    key = hashlib.sha256(f"{weight.shape[1]} {encoder.tokenizer.to_str()}".encode())
-    for array in (rows, store.offsets, store.tokens):
-        key.update(array.tobytes())
-
-    def write(folder: Path) -> None:
-        found = cooccurrence_embeddings(store, rows, special, weight.shape[1])
-        np.save(folder / "embeddings.npy", found)
-
-    folder = cached_folder("cooccurrence", key.hexdigest()[:32], write)
-    found = torch.from_numpy(np.load(folder / "embeddings.npy"))
+    found = torch.from_numpy(near_words(encoder, store, rows, weight.shape[1]))
     known = found.any(dim=1)
     with torch.no_grad():
         weight[: len(found)][known] = found[known] * weight.std()
     say(f"words: {int(known.sum()):,} of {len(found):,} start from what they stand near")
+
+
+def near_words(encoder: TextEncoder, store: TokenStore, rows: np.ndarray, width: int) -> np.ndarray:
+    """Embeddings [V, width] by what stands near what in the given rows; kept in the cache."""
+    key = hashlib.sha256(f"{width} {encoder.tokenizer.to_str()}".encode())
+    for array in (rows, store.offsets, store.tokens):
+        key.update(array.tobytes())
+
+    def write(folder: Path) -> None:
+        found = cooccurrence_embeddings(store, rows, encoder.special, width)
+        np.save(folder / "embeddings.npy", found)
+
+    folder = cached_folder("cooccurrence", key.hexdigest()[:32], write)
+    found: np.ndarray = np.load(folder / "embeddings.npy")
+    return found
 
 
 def _new_tokenizer(
