@@ -220,12 +220,12 @@ def test_a_bases_body_moves_to_a_new_vocabulary(
     before, after = (AutoModel.from_pretrained(one) for one in (teacher, folder / "model"))
     for one, other in zip(before.encoder.parameters(), after.encoder.parameters(), strict=True):
         torch.testing.assert_close(one, other)
-    rows = {"кот": "кот", "[MASK]": "[MASK]"}
-    for token in rows:
-        torch.testing.assert_close(
-            after.embeddings.word_embeddings.weight[new.convert_tokens_to_ids(token)],
-            before.embeddings.word_embeddings.weight[old.convert_tokens_to_ids(token)],
-        )
+    shared = sorted(set(old.get_vocab()) & set(new.get_vocab()))
+    assert len(shared) > 20
+    torch.testing.assert_close(
+        after.embeddings.word_embeddings.weight[new.convert_tokens_to_ids(shared)],
+        before.embeddings.word_embeddings.weight[old.convert_tokens_to_ids(shared)],
+    )
 
 
 @pytest.mark.parametrize(
