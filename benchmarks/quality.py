@@ -1,40 +1,49 @@
 """Quality of a recipe over several seeds of split, weights and order, beside the TF-IDF baseline.
 
-    python benchmarks/quality.py --data toxic_ru.csv [--seeds 3] [--output FOLDER] [KEY=VALUE]…
+    python benchmarks/quality.py --data toxic_ru.csv [--recipe recipes/toxic-ru.yaml] [--seeds 3]
+        [--output FOLDER] [KEY=VALUE]…
 
 Each seed is a whole `igla train`, whose test part nothing was chosen on. Runs that are in the
 folder already are resumed or read, not repeated. Prints a table and writes quality.json.
 """
 
 import argparse
+import csv
 import json
 import statistics
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from scipy.stats import t
 
+from igla.evaluate.metrics import Scored, headline
 from igla.recipe import load_recipe
 from igla.terminal import plain_console
 from igla.train.run import RECIPE, resume, train
 
 FIGURES = ("macro_f1", "pr_auc", "roc_auc", "accuracy", "ece")
+DIFFERENCES, DRAWS = ("macro_f1", "pr_auc"), 1000
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--data", required=True)
+    arguments.add_argument("--recipe", type=Path)
     arguments.add_argument("--seeds", type=int, default=3)
     arguments.add_argument("--output", type=Path, default=Path("runs/quality"))
     arguments.add_argument("changes", nargs="*", metavar="KEY=VALUE")
     asked = arguments.parse_args()
     found = [
-        run(asked.data, seed, asked.output, asked.changes) for seed in range(1, asked.seeds + 1)
+        run(asked.data, seed, asked.output, asked.recipe, asked.changes)
+        for seed in range(1, asked.seeds + 1)
     ]
+    metrics = [one["metrics"] for one in found]
     result = {
         "changes": asked.changes,
-        "model": {name: summary([one["model"][name] for one in found]) for name in FIGURES},
-        "baseline": {name: summary([one["baseline"][name] for one in found]) for name in FIGURES},
+        "model": {name: summary([one["model"][name] for one in metrics]) for name in FIGURES},
+        "baseline": {name: summary([one["baseline"][name] for one in metrics]) for name in FIGURES},
+        "difference": differences(found),
     }
     (asked.output / "quality.json").write_text(
         json.dumps(result, indent=1) + "\n", encoding="utf-8"
@@ -45,20 +54,71 @@ def main() -> None:
             each = ", ".join(f"{value:.3f}" for value in one["seeds"])
             interval = f"[{one['low']:.3f}, {one['high']:.3f}]"
             print(f"  {who:9} {name:9} {one['mean']:.3f} {interval} ({each})")
+    print("model less baseline, mean of the seeds [95 % by bootstrap of the rows]")
+    for name, one in result["difference"].items():
+        print(f"  {name:9} {one['mean']:+.4f} [{one['low']:+.4f}, {one['high']:+.4f}]")
 
 
-def run(data: str, seed: int, output: Path, changes: list[str]) -> dict[str, Any]:
-    """The metrics.json of one seed's run."""
+def run(
+    data: str, seed: int, output: Path, given: Path | None, changes: list[str]
+) -> dict[str, Any]:
+    """The metrics.json of one seed's run, and its predictions.csv by row."""
     folder = output / f"seed-{seed}"
     console = plain_console()
     if (folder / RECIPE).exists():
         resume(folder, console)
     else:
         source = str(Path(data).absolute())
-        recipe = load_recipe(None, [f"data.source={source}", f"train.seed={seed}", *changes])
+        recipe = load_recipe(given, [f"data.source={source}", f"train.seed={seed}", *changes])
         train(recipe, folder, console)
-    metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    return metrics
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        return {"metrics": metrics, "predictions": list(csv.DictReader(file))}
+
+
+def differences(found: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Mean over the seeds of model less baseline, with an interval by bootstrap.
+
+    The seeds' test parts overlap, so what is drawn is the rows of all of them: a row that is drawn
+    twice counts twice in the test part of each seed that has it.
+    """
+    classes = tuple(found[0]["metrics"]["model"]["per_class"])
+    numbers = [np.array([int(row["row"]) for row in one["predictions"]]) for one in found]
+    pairs = [
+        [scored(one["predictions"], classes, who) for who in ("score", "baseline")] for one in found
+    ]
+    cuts = [[one["metrics"][who]["threshold"] for who in ("model", "baseline")] for one in found]
+
+    def measure(times: np.ndarray) -> np.ndarray:
+        """[2] the means, each row counted so many times."""
+        each = []
+        for rows, pair, cut in zip(numbers, pairs, cuts, strict=True):
+            drawn = np.repeat(np.arange(len(rows)), times[rows])
+            figures = [headline(one.take(drawn), at) for one, at in zip(pair, cut, strict=True)]
+            each.append([figures[0][name] - figures[1][name] for name in DIFFERENCES])
+        return np.mean(each, axis=0)
+
+    known = np.unique(np.concatenate(numbers))
+    times = np.zeros(known[-1] + 1, dtype=int)
+    times[known] = 1
+    mean, draw = measure(times), np.random.default_rng(0)
+    drawn = []
+    for _ in range(DRAWS):
+        times[known] = np.bincount(draw.integers(len(known), size=len(known)), minlength=len(known))
+        drawn.append(measure(times))
+    # In a draw without a row of some class, of very few rows, nothing is defined.
+    low, high = np.nanpercentile(drawn, [2.5, 97.5], axis=0)
+    return {
+        name: {"mean": float(mean[at]), "low": float(low[at]), "high": float(high[at])}
+        for at, name in enumerate(DIFFERENCES)
+    }
+
+
+def scored(rows: list[dict[str, str]], classes: tuple[str, ...], who: str) -> Scored:
+    """The rows of predictions.csv with the scores of the model or of the baseline."""
+    labels = np.array([classes.index(row["label"]) for row in rows])
+    scores = [[float(row[f"{who}_{name}"]) for name in classes] for row in rows]
+    return Scored(classes, labels, np.array(scores), multi_label=False)
 
 
 def summary(values: list[float]) -> dict[str, Any]:

@@ -21,3 +21,7 @@ def test_the_benchmark_of_quality_gives_means_over_seeds(rows: Path, tmp_path: P
     assert found["model"]["macro_f1"]["seeds"] == [one["model"]["macro_f1"] for one in seeds]
     one = found["baseline"]["pr_auc"]
     assert one["low"] <= one["mean"] <= one["high"]
+    for name, difference in found["difference"].items():
+        mean = found["model"][name]["mean"] - found["baseline"][name]["mean"]
+        assert abs(difference["mean"] - mean) < 1e-5
+        assert difference["low"] <= difference["mean"] <= difference["high"]

@@ -1,5 +1,7 @@
 """The end of a classifier's run: calibrate, choose the threshold, measure, save, report."""
 
+import csv
+import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from igla.train.throughput import Throughput
 from igla.train.vocabulary import TOKENIZER
 
 MODEL, METRICS, REPORT = "model", "metrics.json", "report.html"
+PREDICTIONS = "predictions.csv"
 # The baseline learns from at most so many rows, in which time it is ready in seconds.
 BASELINE_ROWS = 50_000
 
@@ -44,7 +47,8 @@ class Finished:
 
 
 def finish(run: Finished, say: Callable[[str], None]) -> None:
-    """Measure the best version in float32 and write model/, metrics.json and report.html."""
+    """Measure the best version in float32 and write model/, metrics.json,
+    predictions.csv and report.html."""
     records = read_records(run.folder)
     training = Throughput.of(records)
     load_weights(run.model, run.version, averaged=run.recipe.optim.ema > 0)
@@ -79,6 +83,7 @@ def finish(run: Finished, say: Callable[[str], None]) -> None:
         content["difference"] = {name: vars(one) for name, one in found.items()}
     write_durably(run.folder / METRICS, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
     rows = run.setup.rows(part)
+    write_durably(run.folder / PREDICTIONS, _predictions(rows, model, baseline))
     page = render_report(
         name=run.folder.name,
         part=PARTS[part],
@@ -96,6 +101,23 @@ def finish(run: Finished, say: Callable[[str], None]) -> None:
     write_durably(run.folder / REPORT, page)
     say(f"report: {run.folder / REPORT}")
     say(f"model:  {run.folder / MODEL}")
+
+
+def _predictions(rows: np.ndarray, model: Measurement, baseline: Measurement | None) -> str:
+    """As CSV: the number of each measured row (from 0), its label or labels, and all scores."""
+    scored = model.scored
+    truth = scored.labels if scored.multi_label else np.array(scored.classes)[scored.labels, None]
+    tables = [("label", truth), ("score", scored.probabilities.round(8))]
+    if baseline is not None:
+        tables.append(("baseline", baseline.scored.probabilities.round(8)))
+    head, columns = ["row"], [rows[:, None].astype(object)]
+    for name, table in tables:
+        single = table.shape[1] == 1
+        head += [name] if single else [f"{name}_{label}" for label in scored.classes]
+        columns.append(table.astype(object))
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([head, *np.concatenate(columns, axis=1)])
+    return text.getvalue()
 
 
 def _scored(run: Finished, part: int, probabilities: np.ndarray) -> Scored:

@@ -2,7 +2,7 @@
 
 A run folder holds: recipe.yaml (resolved), data.json (what was dropped, cut and chosen),
 environment.json, tokenizer/, versions/, metrics.jsonl, train.log, and at the end model/,
-metrics.json and report.html.
+metrics.json, predictions.csv and report.html.
 """
 
 import fcntl
@@ -29,7 +29,7 @@ from igla.recipe import Recipe, load_recipe
 from igla.sealed import remove_unfinished, write_durably
 from igla.train.classification import Classification
 from igla.train.environment import changes, environment
-from igla.train.finish import METRICS, MODEL, REPORT
+from igla.train.finish import METRICS, MODEL, PREDICTIONS, REPORT
 from igla.train.interrupt import Interrupts
 from igla.train.log import LOG, MetricsLog, read_records
 from igla.train.loop import LoopSettings, fit
@@ -233,7 +233,7 @@ def _start(
     )
     ema = Ema(model, optim.ema) if optim.ema else None
     state = TrainState(model, optimizer, ema, LossScale.for_precision(precision.name))
-    for name in (RECIPE, ENVIRONMENT, DATA, TOKENIZER, LOG, MODEL, METRICS, REPORT):
+    for name in (RECIPE, ENVIRONMENT, DATA, TOKENIZER, LOG, MODEL, METRICS, PREDICTIONS, REPORT):
         remove_unfinished(folder, name)
     versions = Versions(folder / "versions")
     versions.clean()
