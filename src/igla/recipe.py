@@ -152,7 +152,17 @@ class ObjectiveRecipe(Section):
         "words, by words that a small model replaced, by finding a text again among others, or by "
         "a teacher's states.",
     )
-    teacher: str | None = Field(None, description="Folder of the model that distill learns from.")
+    teachers: tuple[str, ...] = Field(
+        (),
+        description="Folders of models to learn from: of distill, the encoder; of classify, "
+        "classifiers, whose mean prediction is learned beside the labels.",
+    )
+    teacher_weight: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="Of the teachers' predictions beside the labels."
+    )
+    teacher_temperature: Positive = Field(
+        1.0, description="That softens the teachers' and the own predictions."
+    )
     temperature: Positive = Field(
         0.05, description="Of contrastive: how much the nearest others count beside the rest."
     )
@@ -171,6 +181,9 @@ class ObjectiveRecipe(Section):
     )
     label_smoothing: Share = Field(0.0, description="Share of the target spread over all classes.")
     focal_gamma: Annotated[float, Field(ge=0)] = Field(2.0, description="Focusing of focal loss.")
+    word_dropout: Share = Field(
+        0.0, description="Share of a text's tokens hidden by the mask while classifying is learned."
+    )
     r_drop: Annotated[float, Field(ge=0)] = Field(
         0.0, description="Weight of agreement between two passes that drop other elements."
     )

@@ -1,5 +1,6 @@
 """Regularisers against their published formulas, written out."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,13 @@ from igla.data.batch import PackedBatch, pack
 from igla.model.config import EncoderConfig
 from igla.model.encoder import SequenceClassifier
 from igla.objective.classify import Classify
-from igla.objective.regularised import PGD_STEPS, Regularised, divergence
+from igla.objective.regularised import (
+    PGD_STEPS,
+    Regularised,
+    Teacher,
+    WordDropout,
+    divergence,
+)
 
 SHAPE = EncoderConfig(30, 16, 2, 2, 32, 16, dropout=0.0, attention_dropout=0.0)
 
@@ -144,3 +151,51 @@ def test_a_nudge_of_nothing_changes_nothing() -> None:
     model, batch = model_of(), batch_of()
     nudge = torch.zeros(len(batch.tokens), 16, dtype=torch.float64)
     torch.testing.assert_close(model.represent(batch, nudge), model.represent(batch))
+
+
+def test_word_dropout_hides_the_asked_share_and_no_special_token() -> None:
+    tokens = np.random.default_rng(0).integers(0, 30, 20_000)
+    batch = pack([tokens])
+    special = torch.arange(30) < 5
+    torch.manual_seed(0)
+    hidden = WordDropout(0.1, mask_id=4, special=special)(batch)
+    changed = hidden.tokens != batch.tokens
+    ordinary = ~special[batch.tokens]
+    assert (hidden.tokens[changed] == 4).all() and not (changed & ~ordinary).any()
+    assert changed[ordinary].float().mean() == pytest.approx(0.1, abs=0.01)
+    assert torch.equal(hidden.positions, batch.positions)
+
+
+def test_each_pass_hides_other_words() -> None:
+    seen = []
+
+    def look(batch: PackedBatch) -> Tensor:
+        seen.append(batch.tokens)
+        return torch.zeros(4, 3, requires_grad=True)
+
+    special = torch.zeros(30, dtype=torch.bool)
+    objective = Regularised(classify(), r_drop=1.0, word_dropout=WordDropout(0.5, 4, special))
+    objective.loss(look, batch_of())
+    assert len(seen) == 2 and not torch.equal(*seen)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_the_teachers_loss_is_the_published_one(multi_label: bool) -> None:
+    draw = torch.Generator().manual_seed(1)
+    theirs, logits = (torch.randn(n, 3, generator=draw, dtype=torch.float64) for n in (9, 4))
+    rows = torch.tensor([7, 0, 3, 3])
+    batch = replace(batch_of(multi_label), rows=rows)
+    plain = classify("binary_cross_entropy" if multi_label else "cross_entropy", multi_label)
+    objective = Regularised(plain, teacher=Teacher(theirs, weight=0.3, temperature=2.0))
+    found = objective.loss(Predictions(logits), batch)  # type: ignore[arg-type]
+    if multi_label:
+        p, q = (theirs[rows] / 2).sigmoid(), (logits / 2).sigmoid()
+        apart = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).mean(1)
+    else:
+        p, q = (theirs[rows] / 2).softmax(1), (logits / 2).softmax(1)
+        apart = (p * (p / q).log()).sum(1)
+    labels = plain.loss(Predictions(logits), batch)  # type: ignore[arg-type]
+    assert batch.weights is not None
+    wanted = 0.7 * labels.sum / labels.count
+    wanted += 0.3 * 4 * (apart * batch.weights).sum() / batch.weights.sum()
+    torch.testing.assert_close(found.sum / found.count, wanted)

@@ -72,7 +72,7 @@ def teacher(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings_of(task: str, teacher: Path) -> list[str]:
-    more = {"contrastive": ["model.dropout=0.1"], "distill": [f"objective.teacher={teacher}"]}
+    more = {"contrastive": ["model.dropout=0.1"], "distill": [f"objective.teachers=[{teacher}]"]}
     return [f"objective.task={task}", *more.get(task, [])]
 
 
@@ -233,7 +233,7 @@ def test_a_bases_body_moves_to_a_new_vocabulary(
     [
         (["text.vocabulary=new"], "name the base by --base"),
         (["model.words=pieces"], "asks for a base"),
-        (["objective.task=distill"], r"name objective\.teacher"),
+        (["objective.task=distill"], r"name objective\.teachers"),
         (["objective.task=contrastive"], "by their dropout"),
         (["model.base=TEACHER", "text.vocabulary=new"], "asks for model.words=pieces or"),
         (["model.base=TEACHER", "text.vocabulary=new", "text.max_length=64"], "reads 16 tokens"),

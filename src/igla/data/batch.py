@@ -17,6 +17,7 @@ class PackedBatch:
     max_seqlen  length of the longest sequence
     targets     what the objective compares with: class indices [B], or 0/1 floats [B, C]
     weights     [B] float32, how much each sequence counts
+    rows        [B] int64, numbers of the sequences in their store
     """
 
     tokens: Tensor
@@ -25,6 +26,7 @@ class PackedBatch:
     max_seqlen: int
     targets: Tensor | None = None
     weights: Tensor | None = None
+    rows: Tensor | None = None
 
     def to(self, device: torch.device) -> "PackedBatch":
         moved = {

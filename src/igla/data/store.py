@@ -2,11 +2,12 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from igla.data.batch import PackedBatch, pack
 from igla.data.cache import cached_folder
@@ -68,7 +69,8 @@ class TokenStore:
         """Sequences that stand for the given rows, with these rows' labels and weights."""
         if self.labels is None or self.weights is None:
             return pack(sequences)
-        return pack(sequences, self.labels[rows], self.weights[rows])
+        packed = pack(sequences, self.labels[rows], self.weights[rows])
+        return replace(packed, rows=torch.from_numpy(np.asarray(rows, dtype=np.int64)))
 
 
 def open_store(dataset: Dataset, encoder: TextEncoder) -> TokenStore:

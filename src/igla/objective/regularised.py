@@ -3,7 +3,7 @@
 Shape suffixes: B sequences, C classes, T tokens in all, H hidden size.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,55 @@ PGD_STEPS, PGD_STRIDE = 3, 0.5
 
 
 @dataclass(frozen=True)
+class WordDropout:
+    """Hides each ordinary token with a chance of `share`, so that no single word is relied on
+    (Iyyer et al. 2015 leave it out; the mask keeps the places of the others).
+
+    mask_id  the token that stands for a hidden one
+    special  [V] bool, which tokens are never hidden
+    """
+
+    share: float
+    mask_id: int
+    special: Tensor
+
+    def __call__(self, batch: PackedBatch) -> PackedBatch:
+        tokens_T = batch.tokens
+        hidden_T = torch.rand(len(tokens_T), device=tokens_T.device) < self.share
+        hidden_T &= ~self.special.to(tokens_T.device)[tokens_T]
+        return replace(batch, tokens=tokens_T.masked_fill(hidden_T, self.mask_id))
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """What teachers say of the rows (Hinton et al. 2015): the loss is (1 − w) times that of the
+    labels plus w·T² times KL(softmax(t/T) ‖ softmax(z/T)); with several labels a row, of each yes
+    or no, the mean over the classes.
+
+    logits       t [N, C] of all rows of the store
+    weight       w
+    temperature  T
+    """
+
+    logits: Tensor
+    weight: float
+    temperature: float
+
+    def divergence(self, logits_BC: Tensor, rows_B: Tensor, *, multi_label: bool) -> Tensor:
+        """T²·KL [B] of logits from the teachers' on the same rows."""
+        theirs_BC = self.logits.to(logits_BC)[rows_B] / self.temperature
+        ours_BC = logits_BC / self.temperature
+        if multi_label:
+            theirs_BC, ours_BC = (torch.stack([-z, z]) / 2 for z in (theirs_BC, ours_BC))
+            theirs_BC, ours_BC = theirs_BC.log_softmax(0), ours_BC.log_softmax(0)
+            apart_B = (theirs_BC.exp() * (theirs_BC - ours_BC)).sum(0).mean(1)
+        else:
+            theirs_BC, ours_BC = theirs_BC.log_softmax(1), ours_BC.log_softmax(1)
+            apart_B = (theirs_BC.exp() * (theirs_BC - ours_BC)).sum(1)
+        return apart_B * self.temperature**2
+
+
+@dataclass(frozen=True)
 class Regularised:
     """A classifier's loss with one or several regularisers; with none it is that of `plain`.
 
@@ -31,6 +80,8 @@ class Regularised:
                  step along the gradient (Miyato et al. 2017, equation 7) or by several (Madry et
                  al. 2018)
     reach        of the adversary: the length of the move over that of the sequence's embeddings
+    word_dropout hides words, other ones in each pass
+    teacher      whose predictions are learned beside the labels
     """
 
     plain: Classify
@@ -38,41 +89,55 @@ class Regularised:
     mixup: float = 0.0
     adversary: str = "none"
     reach: float = 0.0
+    word_dropout: WordDropout | None = None
+    teacher: Teacher | None = None
 
     def loss(self, model: Any, batch: PackedBatch) -> Loss:
         """Loss of a model.encoder.SequenceClassifier."""
         found = self._mixed(model, batch) if self.mixup else self._once(model, batch)
         if self.adversary != "none":
+            batch = self._shown(batch)
             nudge_TH = self._worst_nudge(model, batch)
             moved = self._compare(model.classify(model.represent(batch, nudge_TH)), batch)
             found = Loss(found.sum + moved.sum, found.count)
         return found
 
+    def _shown(self, batch: PackedBatch) -> PackedBatch:
+        return batch if self.word_dropout is None else self.word_dropout(batch)
+
     def _compare(self, logits_BC: Tensor, batch: PackedBatch) -> Loss:
         assert batch.targets is not None and batch.weights is not None
-        return self.plain.compare(logits_BC, batch.targets, batch.weights)
+        found = self.plain.compare(logits_BC, batch.targets, batch.weights)
+        if self.teacher is None:
+            return found
+        assert batch.rows is not None
+        apart_B = self.teacher.divergence(logits_BC, batch.rows, multi_label=self.plain.multi_label)
+        share = self.teacher.weight
+        total = (1 - share) * found.sum + share * _counted(apart_B, batch.weights, found.count)
+        return Loss(total, found.count)
 
     def _once(self, model: Any, batch: PackedBatch) -> Loss:
-        logits_BC = model(batch)
+        logits_BC = model(self._shown(batch))
         first = self._compare(logits_BC, batch)
         if not self.r_drop:
             return first
-        again_BC = model(batch)
+        again_BC = model(self._shown(batch))
         second = self._compare(again_BC, batch)
         assert batch.weights is not None
         apart_B = divergence(logits_BC, again_BC, multi_label=self.plain.multi_label)
-        # A mean over sequences, brought to the count that the loss is divided by.
-        apart = (apart_B * batch.weights).sum() * (first.count / batch.weights.sum())
+        apart = _counted(apart_B, batch.weights, first.count)
         return Loss((first.sum + second.sum + self.r_drop * apart) / 2, first.count)
 
     def _mixed(self, model: Any, batch: PackedBatch) -> Loss:
         assert batch.targets is not None and batch.weights is not None
-        first_BH = model.represent(batch)
+        first_BH = model.represent(self._shown(batch))
         share = _beta(self.mixup).to(first_BH)
         other_B = torch.randperm(len(first_BH), device=first_BH.device)
         logits_BC = model.classify(share * first_BH + (1 - share) * first_BH[other_B])
-        one = self._compare(logits_BC, batch)
-        two = self.plain.compare(logits_BC, batch.targets[other_B], batch.weights[other_B])
+        rows_B = None if batch.rows is None else batch.rows[other_B]
+        targets, weights_B = batch.targets[other_B], batch.weights[other_B]
+        others = replace(batch, targets=targets, weights=weights_B, rows=rows_B)
+        one, two = self._compare(logits_BC, batch), self._compare(logits_BC, others)
         return Loss(share * one.sum + (1 - share) * two.sum, one.count)
 
     def _worst_nudge(self, model: Any, batch: PackedBatch) -> Tensor:
@@ -115,6 +180,11 @@ def _lengths(x_TH: Tensor, batch: PackedBatch) -> Tensor:
         torch.arange(len(sizes_B), device=x_TH.device), sizes_B, output_size=len(x_TH)
     )
     return squares_B.index_add(0, sequence_T, squares_T).sqrt()[sequence_T, None]
+
+
+def _counted(values_B: Tensor, weights_B: Tensor, count: Tensor) -> Tensor:
+    """The weighted mean over sequences, times the count that a loss is divided by."""
+    return (values_B * weights_B).sum() * (count / weights_B.sum())
 
 
 def _beta(alpha: float) -> Tensor:

@@ -72,6 +72,14 @@ class TextEncoder:
         return self.tokenizer.get_vocab_size()
 
     @property
+    def mask_token_id(self) -> int:
+        """UserError when the tokenizer has no mask."""
+        for name in (MASK, "<mask>"):
+            if (token := self.tokenizer.token_to_id(name)) is not None:
+                return int(token)
+        raise UserError(f"The tokenizer has no {MASK}: words cannot be hidden from the model.")
+
+    @property
     def special(self) -> np.ndarray:
         """[V] bool, which tokens are no words."""
         marked = np.zeros(self.vocab_size, dtype=bool)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from igla.data.batch import PackedBatch
 from igla.data.evading import EvadingRows
@@ -12,12 +13,12 @@ from igla.data.split import TRAIN, VALIDATION
 from igla.data.store import TokenStore
 from igla.errors import UserError
 from igla.evaluate.calibration import apply_temperature, fit_temperature
-from igla.evaluate.metrics import Scored, choose_threshold, headline, log_loss, row_losses
+from igla.evaluate.metrics import TINY, Scored, choose_threshold, headline, log_loss, row_losses
 from igla.infer.classifier import Classifier
 from igla.model.encoder import SequenceClassifier
 from igla.objective.classify import classification
-from igla.objective.regularised import Regularised
-from igla.recipe import Recipe
+from igla.objective.regularised import Regularised, Teacher, WordDropout
+from igla.recipe import ObjectiveRecipe, Recipe
 from igla.train.finish import Finished, finish
 from igla.train.setup import Setup, build_model, logits_of, set_up
 from igla.train.task import Ended, Evaluation, Say, Sources
@@ -62,10 +63,7 @@ class Classification:
 
     def losses(self, judge: Path) -> np.ndarray:
         labels = self.setup.dataset.labels
-        classifier = Classifier.load(judge)
-        if classifier.rule.classes != labels.classes:
-            raise UserError(f"{judge} does not tell the classes {', '.join(labels.classes)}.")
-        probabilities = classifier.probabilities(self.texts())
+        probabilities = self._judge(judge).probabilities(self.texts())
         targets = labels.values[self.rows]
         return row_losses(Scored(labels.classes, targets, probabilities, labels.multi_label))
 
@@ -78,7 +76,41 @@ class Classification:
     def objective(self, recipe: Recipe) -> Regularised:
         labels, asked = self.setup.dataset.labels, recipe.objective
         plain = classification(asked, labels.values[self.rows], len(labels.classes))
-        return Regularised(plain, asked.r_drop, asked.mixup, asked.adversary, asked.adversary_reach)
+        return Regularised(
+            plain,
+            asked.r_drop,
+            asked.mixup,
+            asked.adversary,
+            asked.adversary_reach,
+            self._word_dropout(asked.word_dropout),
+            self._teacher(asked),
+        )
+
+    def _word_dropout(self, share: float) -> WordDropout | None:
+        if not share:
+            return None
+        encoder = self.setup.encoder
+        return WordDropout(share, encoder.mask_token_id, torch.from_numpy(encoder.special))
+
+    def _teacher(self, asked: ObjectiveRecipe) -> Teacher | None:
+        """The teachers' mean prediction on the rows to train on, as logits."""
+        if not asked.teachers:
+            return None
+        labels, texts = self.setup.dataset.labels, self.texts()
+        mean = np.mean([self._judge(Path(one)).probabilities(texts) for one in asked.teachers], 0)
+        mean = np.clip(mean, TINY, 1 - TINY)
+        logits = np.zeros((len(self.setup.dataset.parts), len(labels.classes)), dtype=np.float32)
+        logits[self.rows] = np.log(mean) - (np.log(1 - mean) if labels.multi_label else 0)
+        return Teacher(torch.from_numpy(logits), asked.teacher_weight, asked.teacher_temperature)
+
+    def _judge(self, folder: Path) -> Classifier:
+        """A finished classifier of the same classes."""
+        library = torch.get_float32_matmul_precision()
+        classifier, labels = Classifier.load(folder), self.setup.dataset.labels
+        torch.set_float32_matmul_precision(library)  # the one that this run began with
+        if classifier.rule.classes != labels.classes:
+            raise UserError(f"{folder} does not tell the classes {', '.join(labels.classes)}.")
+        return classifier
 
     def evaluate(self, model: SequenceClassifier) -> Evaluation:
         logits = logits_of(model, self.setup, VALIDATION)

@@ -69,8 +69,8 @@ def fit(
     rows: np.ndarray,
     plan: Plan,
     settings: LoopSettings,
-    stop_now: Callable[[], bool] = lambda: False,
     shown: Callable[[np.ndarray, int], PackedBatch] | None = None,
+    stop_now: Callable[[], bool] = lambda: False,
 ) -> Generator[Step]:
     """Train from where the state stands to the last step, one event a step.
 

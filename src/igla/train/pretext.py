@@ -20,7 +20,7 @@ from igla.objective.masked_lm import MaskedLM
 from igla.objective.masking import Masking
 from igla.objective.replaced_token import ReplacedToken
 from igla.recipe import Recipe
-from igla.text.tokenizer import MASK, TextEncoder
+from igla.text.tokenizer import TextEncoder
 from igla.train.hub import base_folder
 
 
@@ -44,19 +44,13 @@ def _masking(recipe: Recipe, encoder: TextEncoder) -> Masking:
 
 def masking_for(encoder: TextEncoder, share: float, unit: str) -> Masking:
     """Masking of the tokens of a vocabulary; UserError when it has no mask."""
-    tokenizer = encoder.tokenizer
-    mask = tokenizer.token_to_id(MASK)
-    if mask is None:
-        mask = tokenizer.token_to_id("<mask>")
-    if mask is None:
-        raise UserError(f"The tokenizer has no {MASK}: words cannot be hidden from the model.")
     special = torch.from_numpy(encoder.special)
     continues = torch.zeros(encoder.vocab_size, dtype=torch.bool)
-    pieces = tokenizer.get_vocab()
+    pieces = encoder.tokenizer.get_vocab()
     spaced = any(piece.startswith("\u2581") for piece in pieces)
     for piece, number in pieces.items():
         continues[number] = not piece.startswith("\u2581") if spaced else piece.startswith("##")
-    return Masking(share, unit, mask, special, continues)
+    return Masking(share, unit, encoder.mask_token_id, special, continues)
 
 
 def generator_shape(config: EncoderConfig) -> EncoderConfig:
@@ -76,9 +70,9 @@ def _contrastive(recipe: Recipe, encoder: TextEncoder) -> Contrastive:
 
 def teacher_folder(recipe: Recipe) -> Path:
     """Of the teacher that distill asks for."""
-    if recipe.objective.teacher is None:
-        raise UserError("objective.task=distill asks for a teacher: name objective.teacher.")
-    return base_folder(recipe.objective.teacher)
+    if len(recipe.objective.teachers) != 1:
+        raise UserError("objective.task=distill asks for one teacher: name objective.teachers.")
+    return base_folder(recipe.objective.teachers[0])
 
 
 def _distill(recipe: Recipe, encoder: TextEncoder) -> Distill:

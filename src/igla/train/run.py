@@ -231,6 +231,7 @@ def _start(
         seed=recipe.train.seed,
         device=device,
     )
+    objective = task.objective(recipe)
     ema = Ema(model, optim.ema) if optim.ema else None
     state = TrainState(model, optimizer, ema, LossScale.for_precision(precision.name))
     for name in (RECIPE, ENVIRONMENT, DATA, TOKENIZER, LOG, MODEL, METRICS, PREDICTIONS, REPORT):
@@ -248,7 +249,7 @@ def _start(
         task=task,
         model=model,
         state=state,
-        objective=task.objective(recipe),
+        objective=objective,
         plan=plan,
         settings=settings,
         versions=versions,
@@ -290,8 +291,8 @@ def _steps(run: Run) -> bool:
                 run.task.rows,
                 run.plan,
                 settings,
-                interrupts.urgent,
                 run.task.shown(run.recipe),
+                interrupts.urgent,
             )
         ) as steps,
     ):

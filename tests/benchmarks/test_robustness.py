@@ -1,0 +1,24 @@
+"""A small run of the benchmark of robustness, on the runs of a small one of quality."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SMALL = "model.size=tiny model.layers=1 train.precision=float32 train.steps=20".split()
+
+
+def test_recall_is_measured_before_and_after(rows: Path, tmp_path: Path) -> None:
+    words = ["--data", str(rows), "--seeds", "1", "--output", str(tmp_path), *SMALL]
+    command = [sys.executable, str(BENCHMARKS / "quality.py"), *words]
+    subprocess.run(command, check=True, capture_output=True)
+    command = [sys.executable, str(BENCHMARKS / "robustness.py"), "--runs", str(tmp_path)]
+    done = subprocess.run([*command, "--label", "rude"], check=True, capture_output=True, text=True)
+    found = json.loads((tmp_path / "robustness.json").read_text(encoding="utf-8"))
+    [recall] = found["recall"]
+    metrics = json.loads((tmp_path / "seed-1" / "metrics.json").read_text(encoding="utf-8"))
+    for who in ("model", "baseline"):
+        assert recall["as they are"][who] == metrics[who]["per_class"]["rude"]["recall"]
+        assert 0 <= recall["all kinds"][who] <= 1
+    assert "| look_alikes |" in done.stdout
