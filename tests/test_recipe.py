@@ -35,6 +35,14 @@ def test_arguments_change_the_file(tmp_path: Path) -> None:
     assert recipe.model == Recipe().model
 
 
+def test_lists_and_mappings_are_given_as_in_yaml() -> None:
+    recipe = load_recipe(
+        None, ["optim.betas=[0.8, 0.9]", "corpus.shares={books: 2, chats: [0, 1]}"]
+    )
+    assert recipe.optim.betas == (0.8, 0.9)
+    assert recipe.corpus.shares == {"books": 2, "chats": (0, 1)}
+
+
 @pytest.mark.parametrize(
     ("argument", "said"),
     [

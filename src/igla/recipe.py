@@ -351,7 +351,7 @@ def _argument_value(text: str) -> Any:
     # Not all of YAML: a file may be called «a: b.csv», and a column «no».
     if text == "null":
         return None
-    if text.startswith("["):
+    if text.startswith(("[", "{")):
         try:
             return yaml.safe_load(text)
         except yaml.YAMLError:
