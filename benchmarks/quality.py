@@ -23,6 +23,7 @@ from igla.terminal import plain_console
 from igla.train.run import RECIPE, resume, train
 
 FIGURES = ("macro_f1", "pr_auc", "roc_auc", "accuracy", "ece")
+CONTESTANTS = ("model", "baseline", "blend")
 DIFFERENCES, DRAWS = ("macro_f1", "pr_auc"), 1000
 
 
@@ -41,15 +42,17 @@ def main() -> None:
     metrics = [one["metrics"] for one in found]
     result = {
         "changes": asked.changes,
-        "model": {name: summary([one["model"][name] for one in metrics]) for name in FIGURES},
-        "baseline": {name: summary([one["baseline"][name] for one in metrics]) for name in FIGURES},
+        **{
+            who: {name: summary([one[who][name] for one in metrics]) for name in FIGURES}
+            for who in CONTESTANTS
+        },
         "difference": differences(found),
     }
     (asked.output / "quality.json").write_text(
         json.dumps(result, indent=1) + "\n", encoding="utf-8"
     )
     print(f"\n{asked.seeds} seeds: mean [95 % interval of the mean] (each seed)")
-    for who in ("model", "baseline"):
+    for who in CONTESTANTS:
         for name, one in result[who].items():
             each = ", ".join(f"{value:.3f}" for value in one["seeds"])
             interval = f"[{one['low']:.3f}, {one['high']:.3f}]"

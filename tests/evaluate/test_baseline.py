@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from igla.evaluate.baseline import Baseline
+from igla.evaluate.baseline import Baseline, blended
 
 TEXTS = ["кошка мяу", "кошки мяукают", "собака гав", "собаки гавкают", "корова му", "коровы мычат"]
 ONES = np.ones(6, dtype=np.float32)
@@ -34,3 +34,16 @@ def test_a_row_counts_as_much_as_its_weight() -> None:
     light = Baseline(texts, labels, np.array([1, 3])).probabilities(texts)[0, 1]
     heavy = Baseline(texts, labels, np.array([1, 9])).probabilities(texts)[0, 1]
     assert 0.5 < light < heavy
+
+
+def test_two_classifiers_together_are_their_mean_log_odds() -> None:
+    draw = np.random.default_rng(0)
+    one, other = (draw.dirichlet(np.ones(2), size=5) for _ in range(2))
+    found = blended(one, other, multi_label=False)
+    odds = (np.log(one[:, 1] / one[:, 0]) + np.log(other[:, 1] / other[:, 0])) / 2
+    np.testing.assert_allclose(found[:, 1], 1 / (1 + np.exp(-odds)))
+    np.testing.assert_allclose(found.sum(1), 1)
+    each = blended(one, other, multi_label=True)
+    np.testing.assert_allclose(each, found)  # with two classes the odds are the same
+    np.testing.assert_allclose(blended(one, one, multi_label=True), one)
+    assert np.isfinite(blended(np.eye(2), 1 - np.eye(2), multi_label=False)).all()

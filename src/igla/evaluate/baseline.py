@@ -4,10 +4,13 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import expit, softmax
 from sklearn import config_context
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
+
+from igla.evaluate.metrics import TINY
 
 NAME = "TF-IDF + LR"
 DESCRIPTION = "TF-IDF of characters 2–5 and logistic regression"
@@ -44,3 +47,13 @@ class Baseline:
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
         """Probabilities [N, C] of texts."""
         return np.asarray(self._regression.predict_proba(self._features.transform(texts)))
+
+
+def blended(one: np.ndarray, other: np.ndarray, *, multi_label: bool) -> np.ndarray:
+    """Probabilities [N, C] of two classifiers together: their mean logarithms, normalised; with
+    several labels a row, the mean log-odds of each."""
+    one, other = (np.clip(given, TINY, 1 - TINY) for given in (one, other))
+    sums = (np.log(one) + np.log(other)) / 2
+    if multi_label:
+        return np.asarray(expit(sums - (np.log1p(-one) + np.log1p(-other)) / 2))
+    return np.asarray(softmax(sums, axis=1))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from igla.data.split import PARTS, TEST, TRAIN, VALIDATION
-from igla.evaluate.baseline import DESCRIPTION, NAME, Baseline
+from igla.evaluate.baseline import DESCRIPTION, NAME, Baseline, blended
 from igla.evaluate.calibration import fit_temperature, reliability
 from igla.evaluate.card import render_card
 from igla.evaluate.measurement import Measurement, differences, table_lines, verdict
@@ -59,7 +59,11 @@ def finish(run: Finished, say: Callable[[str], None]) -> None:
     rule = _decision_rule(run, validation_logits)
     uncalibrated = DecisionRule(rule.classes, rule.multi_label).probabilities(logits)
     model = Measurement("igla", _scored(run, part, rule.probabilities(logits)), rule.threshold)
-    baseline = _baseline(run, say) if part == TEST else None
+    baseline = blend = None
+    if part == TEST:
+        baseline, blend = _baseline_and_blend(
+            run, model, rule.probabilities(validation_logits), say
+        )
     _tell(run, part, model, baseline, say)
     labels = run.setup.dataset.labels.values[run.setup.rows(part)]
     before = reliability(uncalibrated, labels)
@@ -81,6 +85,8 @@ def finish(run: Finished, say: Callable[[str], None]) -> None:
         found = differences(model, baseline)
         content["baseline"] = {"is": DESCRIPTION} | baseline.as_json()
         content["difference"] = {name: vars(one) for name, one in found.items()}
+    if blend is not None:
+        content["blend"] = {"is": f"the mean log-probability of igla and {NAME}"} | blend.as_json()
     write_durably(run.folder / METRICS, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
     rows = run.setup.rows(part)
     write_durably(run.folder / PREDICTIONS, _predictions(rows, model, baseline))
@@ -136,18 +142,32 @@ def _decision_rule(run: Finished, logits: np.ndarray) -> DecisionRule:
     return DecisionRule(labels.classes, labels.multi_label, temperature, threshold)
 
 
-def _baseline(run: Finished, say: Callable[[str], None]) -> Measurement:
+def _baseline_and_blend(
+    run: Finished, model: Measurement, on_validation: np.ndarray, say: Callable[[str], None]
+) -> tuple[Measurement, Measurement]:
+    """The baseline, and what it and the model make together, on the test part.
+
+    on_validation  the model's probabilities on the validation part
+    """
     dataset = run.setup.dataset
     rows = run.setup.rows(TRAIN)
     if len(rows) > BASELINE_ROWS:
         say(f"the baseline learns from {BASELINE_ROWS:,} of the {len(rows):,} rows")
         rows = np.sort(np.random.default_rng(0).choice(rows, BASELINE_ROWS, replace=False))
     trained = Baseline(dataset.texts(rows), dataset.labels.values[rows], dataset.weights[rows])
-    on_validation, on_test = (
-        _scored(run, part, trained.probabilities(dataset.texts(run.setup.rows(part))))
-        for part in (VALIDATION, TEST)
+    theirs = [
+        trained.probabilities(dataset.texts(run.setup.rows(part))) for part in (VALIDATION, TEST)
+    ]
+    ours = [on_validation, model.scored.probabilities]
+    multi_label = model.scored.multi_label
+    both = [blended(*pair, multi_label=multi_label) for pair in zip(ours, theirs, strict=True)]
+    baseline, blend = (
+        Measurement(
+            name, _scored(run, TEST, on_test), choose_threshold(_scored(run, VALIDATION, first))
+        )
+        for name, (first, on_test) in ((NAME, theirs), (f"igla + {NAME}", both))
     )
-    return Measurement(NAME, on_test, choose_threshold(on_validation))
+    return baseline, blend
 
 
 def _tell(
