@@ -42,6 +42,8 @@ def main() -> None:
     arguments.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of the recipe")
     asked = arguments.parse_args()
     asked.output.mkdir(parents=True, exist_ok=True)
+    if any(one.startswith(("train.batch_tokens", "train.steps")) for one in asked.settings):
+        raise SystemExit("Trainer takes neither train.batch_tokens nor train.steps: see --steps.")
     sources = {str(number): str(where.absolute()) for number, where in enumerate(asked.corpus)}
     with tempfile.TemporaryDirectory() as folder:
         result = measure(sources, Path(folder), asked)

@@ -19,6 +19,7 @@ from scipy.stats import t
 
 from igla.evaluate.metrics import Scored, headline
 from igla.recipe import load_recipe
+from igla.sealed import write_durably
 from igla.terminal import plain_console
 from igla.train.run import RECIPE, resume, train
 
@@ -68,11 +69,16 @@ def run(
     """The metrics.json of one seed's run, and its predictions.csv by row."""
     folder = output / f"seed-{seed}"
     console = plain_console()
+    source = str(Path(data).absolute())
+    recipe = load_recipe(given, [f"data.source={source}", f"train.seed={seed}", *changes])
+    asked = folder / "asked.yaml"
     if (folder / RECIPE).exists():
+        if asked.read_text(encoding="utf-8") != recipe.to_yaml():
+            raise SystemExit(f"{folder} holds a run by another recipe: name another --output.")
         resume(folder, console)
     else:
-        source = str(Path(data).absolute())
-        recipe = load_recipe(given, [f"data.source={source}", f"train.seed={seed}", *changes])
+        folder.mkdir(parents=True, exist_ok=True)
+        write_durably(asked, recipe.to_yaml())
         train(recipe, folder, console)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:

@@ -35,6 +35,8 @@ def main() -> None:
     arguments.add_argument("--share", type=float, default=0.5, help="of the words")
     asked = arguments.parse_args()
     folders = sorted(asked.runs.glob("seed-*"))
+    if not folders:
+        raise SystemExit(f"{asked.runs} holds no runs of benchmarks/quality.py.")
     found = [measure(folder, asked.label, asked.share) for folder in folders]
     result = {"label": asked.label, "share": asked.share, "seeds": len(found), "recall": found}
     text = json.dumps(result, ensure_ascii=False, indent=1)
@@ -47,6 +49,8 @@ def measure(folder: Path, label: str, share: float) -> dict[str, dict[str, float
     by each kind."""
     recipe = load_recipe(folder / "recipe.yaml")
     dataset = load_dataset(recipe.data, recipe.train.seed)
+    if label not in dataset.labels.classes:
+        raise SystemExit(f"--label {label} is none of {', '.join(dataset.labels.classes)}.")
     wanted = dataset.labels.classes.index(label)
     texts = rows_of(dataset, TEST, wanted)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))

@@ -19,6 +19,7 @@ from igla.errors import UserError
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Part = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Section(BaseModel):
@@ -58,12 +59,12 @@ class CorpusRecipe(Section):
     sources: dict[str, str] = Field(
         {}, description="Texts to learn from without labels: name → file, folder or glob."
     )
-    shares: dict[str, Annotated[float, Field(ge=0)] | tuple[float, ...]] = Field(
+    shares: dict[str, Part | Annotated[tuple[Part, ...], Field(min_length=1)]] = Field(
         {},
         description="How much each source makes of what is seen, relative to the others; several "
         "numbers are a course over the run. None: by what there is of each.",
     )
-    temperature: Positive = Field(
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         1.0, description="Without shares: above 1, small sources are seen more than their size."
     )
     encoding: str | None = Field(None, description="Encoding of the files; UTF-8 if not given.")

@@ -65,3 +65,12 @@ def test_without_a_shared_word_rows_are_drawn_with_the_old_spread() -> None:
     moved = by_similarity(old, torch.full((4000,), -1), np.ones((4000, 2), dtype=np.float32))
     torch.testing.assert_close(moved.mean(0), old.mean(0), rtol=0, atol=0.2)
     torch.testing.assert_close(moved.std(0), old.std(0), rtol=0.1, atol=0)
+
+
+def test_pieces_are_matched_by_where_in_a_word_they_stand() -> None:
+    new = Tokenizer(models.WordLevel({"[UNK]": 0, "ab": 1, "##ab": 2, "c": 3}, unk_token="[UNK]"))
+    spaced = {"<unk>": 0, "ab": 1, "\u2581ab": 2, "\u2581c": 3}
+    in_bytes = {"<unk>": 0, "ab": 1, "\u0120ab": 2, "\u0120c": 3}
+    for vocabulary in (spaced, in_bytes):
+        old = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+        assert shared_tokens(new, old).tolist() == [0, 2, 1, 3]

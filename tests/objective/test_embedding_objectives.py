@@ -59,15 +59,14 @@ def test_the_contrastive_loss_is_the_published_one() -> None:
 
 def test_relations_are_those_of_each_text_alone() -> None:
     batch, heads = batch_of(), 4
-    x = torch.randn(31, 3, 8, dtype=torch.float64)
+    x = torch.randn(31, 8, dtype=torch.float64)
     layout = AttentionLayout(batch.cu_seqlens, batch.max_seqlen)
     found = relations(x, heads, layout)
     for number, part in enumerate(sequences(batch, x)):
         length = len(part)
-        for kind in range(3):
-            cut = part[:, kind].view(length, heads, 2).transpose(0, 1)
-            wanted = (cut @ cut.transpose(1, 2) / 2**0.5).log_softmax(-1)
-            torch.testing.assert_close(found[kind, number, :, :length, :length], wanted)
+        cut = part.view(length, heads, 2).transpose(0, 1)
+        wanted = (cut @ cut.transpose(1, 2) / 2**0.5).log_softmax(-1)
+        torch.testing.assert_close(found[number, :, :length, :length], wanted)
 
 
 def test_the_distillation_loss_is_the_published_one() -> None:

@@ -102,7 +102,6 @@ def test_a_mixed_run_is_resumed_bit_for_bit(
         ({"small": 1}, "name each of them once"),
         ({"small": 1, "large": 1, "other": 1}, "name each of them once"),
         ({"small": (1, 2, 3), "large": (1, 2)}, "as many as the others"),
-        ({"small": (1, -2), "large": 1}, "none under 0"),
         ({"small": 0, "large": 0}, "all sources have the share 0"),
         ({"small": (1, 0), "large": (1, 0)}, "all sources have the share 0"),
     ],
@@ -141,12 +140,51 @@ def test_a_classifier_can_judge_what_is_easy(small: Small, tmp_path: Path) -> No
         run(small("curriculum.by=loss"), tmp_path / "other")
 
 
-@pytest.mark.parametrize("by", ["lenght", "no.such:thing", "math:nothing", "math:pi:e"])
+@pytest.mark.parametrize("by", ["lenght", "no.such:thing", "math:nothing", "math:pi:e", "math:pi"])
 def test_what_is_no_function_is_refused(by: str, small: Small, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is none of none, length, rarity and loss"):
         run(small(f"curriculum.by={by}"), tmp_path / "run")
 
 
+@pytest.mark.parametrize("shares", ["{a: []}", "{a: [1, -2]}", "{a: .nan}", "{a: .inf}"])
+def test_numbers_that_are_no_shares_are_refused(shares: str) -> None:
+    with pytest.raises(UserError, match=r"corpus\.shares"):
+        load_recipe(None, [f"corpus.shares={shares}"])
+
+
+def test_a_step_too_small_for_the_sources_is_refused(pretrain: Small, tmp_path: Path) -> None:
+    recipe = pretrain("train.batch_tokens=20").replace(corpus__shares={"small": 1, "large": 1})
+    with pytest.raises(UserError, match=r"train\.batch_tokens must be 2\d at least"):
+        run(recipe, tmp_path / "run")
+
+
+@pytest.mark.parametrize("curriculum", ["none", "length"])
+def test_a_dry_run_has_rows_of_each_source(
+    curriculum: str, pretrain: Small, tmp_path: Path
+) -> None:
+    recipe = pretrain(f"curriculum.by={curriculum}", "train.batch_size=8")
+    recipe = recipe.replace(corpus__shares={"small": 1, "large": 3})
+    assert train(recipe, tmp_path / "run", plain_console(quiet=True), fast=True).finished
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["objective.mixup=0.4", "objective.r_drop=1"], "do not go together"),
+        (["objective.r_drop=1", "model.dropout=0"], "by their dropout"),
+        (["corpus.temperature=2"], "does nothing for objective.task=classify"),
+        (["curriculum.judge=x"], "does nothing without"),
+    ],
+)
+def test_settings_without_an_effect_are_refused(
+    settings: list[str], sentence: str, small: Small, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        run(small(*settings), tmp_path / "run")
+
+
 def test_a_function_that_gives_no_numbers_is_refused(small: Small, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no finite number for each text"):
         run(small("curriculum.by=builtins:len"), tmp_path / "run")
+    with pytest.raises(UserError, match="failed: ValueError"):
+        run(small("curriculum.by=builtins:list"), tmp_path / "other")

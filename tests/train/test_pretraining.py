@@ -237,7 +237,12 @@ def test_a_bases_body_moves_to_a_new_vocabulary(
         (["objective.task=contrastive"], "by their dropout"),
         (["model.base=TEACHER", "text.vocabulary=new"], "asks for model.words=pieces or"),
         (["model.base=TEACHER", "text.vocabulary=new", "text.max_length=64"], "reads 16 tokens"),
-        (["objective.task=classify", "data.source=x.csv", "text.vocabulary=new"], "There is no"),
+        (["objective.task=classify", "text.vocabulary=new"], "does nothing for objective.task"),
+        (["objective.r_drop=1"], "does nothing for objective.task=masked_lm"),
+        (["text.evasion=0.1"], "does nothing for objective.task=masked_lm"),
+        (["objective.teachers=[TEACHER]"], "does nothing for objective.task=masked_lm"),
+        (["curriculum.judge=x"], r"without curriculum\.by=loss"),
+        (["model.base=TEACHER", "model.words=similar"], "keeps its vocabulary"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(

@@ -28,6 +28,13 @@ class PackedBatch:
     weights: Tensor | None = None
     rows: Tensor | None = None
 
+    @property
+    def sequence_of_tokens(self) -> Tensor:
+        """[T] number of the sequence that each token is of."""
+        sizes_B = self.cu_seqlens.diff()
+        numbers_B = torch.arange(len(sizes_B), device=sizes_B.device)
+        return torch.repeat_interleave(numbers_B, sizes_B, output_size=len(self.tokens))
+
     def to(self, device: torch.device) -> "PackedBatch":
         moved = {
             field.name: getattr(self, field.name).to(device, non_blocking=True)

@@ -6,7 +6,7 @@ at any step is right by construction.
 
 import math
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 
@@ -51,7 +51,8 @@ class MixturePlan:
     Shares are of tokens where the plan counts tokens, of rows where it counts rows. Each source is
     gone through in random order, again and again, its own rows once in each of its rounds; over any
     stretch of steps it differs from what its share asks by one row at most. Under a curriculum rows
-    are drawn anew in each step, and the same holds on average.
+    are drawn anew in each step, and the same holds on average. A step smaller than the longest row
+    of each source together may turn out empty.
     """
 
     plain: DataPlan
@@ -79,11 +80,10 @@ class MixturePlan:
             np.add.at(amounts, self.sources[rows], self.sizes[rows])
         return amounts / amounts.sum()
 
-    @cached_property
+    @property
     def sizes(self) -> np.ndarray:
-        """[N] what each row counts: its tokens, or 1 where steps are of so many rows."""
-        by_rows = self.plain.batch_tokens is None
-        return np.ones_like(self.plain.lengths) if by_rows else self.plain.lengths
+        """[N] what each row counts."""
+        return self.plain.sizes
 
     @cached_property
     def _owed(self) -> np.ndarray:
@@ -106,13 +106,15 @@ class MixturePlan:
     def _of(self, step: int, source: int) -> np.ndarray:
         """The rows of one source in a step."""
         first, last = self._owed[step : step + 2, source]
+        if last <= first:
+            return np.empty(0, dtype=np.int64)
         if self.curriculum is not None:
             easiest = math.ceil(self.curriculum.competence(step) * len(self._members[source]))
             return self._drawn(step, source, easiest, last - first)
         whole = self.sizes[self._members[source]].sum()
-        parts = [np.empty(0, dtype=np.int64)]
-        for turn in range(int(first // whole), int(last // whole) + 1) if last > first else ():
-            order, starts = _round(self, source, turn)
+        parts = []
+        for turn in range(int(first // whole), int(last // whole) + 1):
+            order, starts = self._round(source, turn)
             begin, end = np.searchsorted(starts, [first - turn * whole, last - turn * whole])
             parts.append(order[begin:end])
         return np.concatenate(parts)
@@ -121,17 +123,26 @@ class MixturePlan:
         """Rows drawn from the easiest, of as much in all as is asked, on average exactly."""
         members = self._members[source][:easiest]
         draw = np.random.default_rng([self.plain.seed, source, step])
-        enough = math.ceil(2 * amount / self.sizes[members].mean()) + 2
-        chosen = members[draw.integers(len(members), size=enough)]
+        at_the_edge = draw.random()
+        chosen = np.empty(0, dtype=np.int64)
+        while self.sizes[chosen].sum() < amount:
+            more = math.ceil(amount / self.sizes[members].mean()) + 1
+            chosen = np.append(chosen, members[draw.integers(len(members), size=more)])
         # The last row belongs to it with the chance by which it reaches in.
         sizes = self.sizes[chosen]
-        return chosen[: np.searchsorted(sizes.cumsum() - sizes * draw.random(), amount)]
+        return chosen[: np.searchsorted(sizes.cumsum() - sizes * at_the_edge, amount)]
 
+    def _round(self, source: int, turn: int) -> tuple[np.ndarray, np.ndarray]:
+        """A source's rows in the order of one round, and how much stands before each of them."""
+        kept = self._rounds
+        if (source, turn) not in kept:
+            kept.pop((source, turn - 2), None)
+            draw = np.random.default_rng([self.plain.seed, source, turn])
+            order = draw.permutation(self._members[source])
+            kept[source, turn] = order, self.sizes[order].cumsum() - self.sizes[order]
+        return kept[source, turn]
 
-@lru_cache(maxsize=64)
-def _round(plan: MixturePlan, source: int, turn: int) -> tuple[np.ndarray, np.ndarray]:
-    """A source's rows in the order of one round, and how much stands before each of them in it."""
-    order = np.random.default_rng([plan.plain.seed, source, turn]).permutation(
-        plan._members[source]
-    )
-    return order, plan.sizes[order].cumsum() - plan.sizes[order]
+    @cached_property
+    def _rounds(self) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:
+        """The rounds asked for last."""
+        return {}

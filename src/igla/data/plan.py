@@ -43,6 +43,11 @@ class DataPlan:
     batch_tokens: int | None = None
 
     @cached_property
+    def sizes(self) -> np.ndarray:
+        """[N] what each row counts: its tokens, or 1 where steps are of so many rows."""
+        return np.ones_like(self.lengths) if self.batch_tokens is None else self.lengths
+
+    @cached_property
     def steps_per_epoch(self) -> int:
         rows = len(self.lengths)
         if self.batch_tokens is None:

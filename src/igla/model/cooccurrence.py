@@ -3,7 +3,7 @@
 The matrix of positive pointwise mutual information, factored: what word2vec's skip-gram factors
 implicitly (Levy & Goldberg 2014), with the settings that Levy, Goldberg & Dagan 2015 found to
 matter (near words count more, contexts smoothed by α = 0.75, singular values to the power ½). It
-takes one pass of counting over the texts and no gradient, two minutes for twenty million tokens,
+takes one pass of counting over the texts and no gradient, a minute for twenty million tokens,
 and a transformer that starts from it need not learn from the loss which words are alike.
 
 Shape suffixes: V vocabulary, H width.
@@ -15,6 +15,8 @@ from sklearn.utils.extmath import randomized_svd
 
 from igla.data.store import TokenStore
 
+# Of all that decides about the result, for what is kept of it.
+VERSION = 1
 # Words at most so far apart are near; at distance d they count 1/d.
 WINDOW = 5
 SMOOTHING = 0.75

@@ -18,11 +18,8 @@ from igla.ops.attention import AttentionLayout
 def mean_of_tokens(x_TH: Tensor, batch: PackedBatch) -> Tensor:
     """Mean [B, H] of the states of each sequence's tokens."""
     sizes_B = batch.cu_seqlens.diff()
-    sequence_T = torch.repeat_interleave(
-        torch.arange(len(sizes_B), device=x_TH.device), sizes_B, output_size=len(x_TH)
-    )
-    sums_BH = x_TH.new_zeros(len(sizes_B), x_TH.shape[1]).index_add(0, sequence_T, x_TH)
-    return sums_BH / sizes_B[:, None]
+    sums_BH = x_TH.new_zeros(len(sizes_B), x_TH.shape[1])
+    return sums_BH.index_add(0, batch.sequence_of_tokens, x_TH) / sizes_B[:, None]
 
 
 class SentenceEncoder(nn.Module):
@@ -50,13 +47,13 @@ class Student(nn.Module):
         init_weights(self.project)
 
 
-def relations(x_T3H: Tensor, heads: int, layout: AttentionLayout) -> Tensor:
-    """Self-attention relations [3, B, A, S, S] (MiniLMv2: Wang et al. 2021, equation 4), as
-    logarithms: log softmax(X·Xᵀ/√D) over each sequence's tokens, X the queries, the keys and the
+def relations(x_TH: Tensor, heads: int, layout: AttentionLayout) -> Tensor:
+    """Self-attention relations [B, A, S, S] (MiniLMv2: Wang et al. 2021, equation 4), as
+    logarithms: log softmax(X·Xᵀ/√D) over each sequence's tokens, X the queries, the keys or the
     values, cut into A heads whatever the number that attention itself has.
 
     Cells beyond a sequence's end are −∞ or repeat its last token; layout.real tells them.
     """
-    x_3BASD = x_T3H.unflatten(2, (heads, -1))[layout.grid].permute(2, 0, 3, 1, 4)
-    scores = x_3BASD @ x_3BASD.transpose(-1, -2) * x_3BASD.shape[-1] ** -0.5
-    return scores.masked_fill(~layout.real[:, None, None], -torch.inf).log_softmax(-1)
+    x_BASD = x_TH.unflatten(1, (heads, -1))[layout.grid].transpose(1, 2)
+    scores_BASS = x_BASD @ x_BASD.transpose(-1, -2) * x_BASD.shape[-1] ** -0.5
+    return scores_BASS.masked_fill(~layout.real[:, None, None], -torch.inf).log_softmax(-1)

@@ -5,7 +5,7 @@ Shape suffixes: V new vocabulary, O old one, H width, G width of the guiding emb
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders
 from torch import Tensor
 
 # FOCUS weighs similarities by sparsemax; these are the most similar ones by softmax.
@@ -23,31 +23,43 @@ _ROLES = (
 def shared_tokens(new: Tokenizer, old: Tokenizer) -> Tensor:
     """[V] the old number of each new token that both vocabularies have, −1 for the others.
 
-    Special tokens are matched by what they are for, whatever they are called.
+    Ordinary tokens are the same where text and place are, whether a vocabulary marks what begins a
+    word or what goes on with one; special tokens where they are for the same.
     """
-    known = old.get_vocab()
+    known = {place: number for number, place in _places(old).items()}
     found = torch.full((new.get_vocab_size(),), -1)
-    for token, number in new.get_vocab().items():
-        found[number] = known.get(token, -1)
-    for names in _ROLES:
-        ours, theirs = (
-            [one for name in names if (one := vocabulary.get(name)) is not None]
-            for vocabulary in (new.get_vocab(), known)
-        )
-        if ours and theirs:
-            found[ours[0]] = theirs[0]
+    for number, place in _places(new).items():
+        found[number] = known.get(place, -1)
+    return found
+
+
+def _places(tokenizer: Tokenizer) -> dict[int, tuple[str, bool]]:
+    """Of each token its text, and whether it begins a word; of a special one what it is for."""
+    vocabulary = tokenizer.get_vocab()
+    roles = {name: (names[0], True) for names in _ROLES for name in names}
+    in_bytes = any(token.startswith("\u0120") for token in vocabulary)  # as in GPT-2
+    spaced = any(token.startswith("\u2581") for token in vocabulary)  # SentencePiece
+    found = {}
+    for token, number in vocabulary.items():
+        if token in roles:
+            found[number] = roles[token]
+        elif in_bytes:
+            text = decoders.ByteLevel().decode([token])
+            found[number] = text.removeprefix(" "), text.startswith(" ")
+        elif spaced:
+            found[number] = token.removeprefix("\u2581"), token.startswith("\u2581")
+        else:
+            found[number] = token.removeprefix("##"), not token.startswith("##")
     return found
 
 
 def by_pieces(new: Tokenizer, old: Tokenizer, old_OH: Tensor, shared_V: Tensor) -> Tensor:
     """[V, H]: a shared token's own row; of another, the mean over the old pieces of its text."""
-    pieces = [""] * len(shared_V)
-    for token, number in new.get_vocab().items():
-        pieces[number] = token
     result_VH = _alike(old_OH, shared_V)
     unknown = {old.token_to_id(name) for name in ("[UNK]", "<unk>")}
-    for number in (shared_V < 0).nonzero().flatten().tolist():
-        text = pieces[number].removeprefix("##").removeprefix("\u2581")
+    for number, (text, _) in _places(new).items():
+        if shared_V[number] >= 0:
+            continue
         ids = [one for one in old.encode(text, add_special_tokens=False).ids if one not in unknown]
         if ids:
             result_VH[number] = old_OH[ids].mean(dim=0)

@@ -50,6 +50,14 @@ class Classify:
             case _:
                 return binary_focal(*common, self.focal_gamma)
 
+    def counts(self, targets: Tensor, weights_B: Tensor) -> Tensor:
+        """[B] what each sequence adds to the count that a loss is divided by."""
+        if self.multi_label:
+            return weights_B * targets.shape[1]
+        if self.class_weights is None or self.loss_name == "binary_cross_entropy":
+            return weights_B
+        return weights_B * self.class_weights.to(weights_B)[targets]
+
     def _of_the_margin(
         self, logits_BC: Tensor, targets_B: Tensor, weights_B: Tensor, weights_C: Tensor | None
     ) -> Loss:

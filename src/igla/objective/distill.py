@@ -43,10 +43,12 @@ class Distill:
             their_TH, their_qkv_T3H = self.teacher.last_states(batch)
         our_TH, our_qkv_T3H = model.encoder.last_states(batch)
         heads = math.gcd(self.teacher.config.heads, our_qkv_T3H.shape[2])
-        theirs, ours = (relations(x.float(), heads, layout) for x in (their_qkv_T3H, our_qkv_T3H))
-        # Cells beyond a sequence's end hold −∞ on both sides, which are to count nothing.
-        apart = (theirs.exp() * (theirs - ours).nan_to_num(0.0)).sum(-1).mean(2)
-        relation = (apart * layout.real).sum()
+        relation = torch.zeros((), device=our_TH.device)
+        for pair in zip(their_qkv_T3H.unbind(1), our_qkv_T3H.unbind(1), strict=True):
+            theirs, ours = (relations(x_TH.float(), heads, layout) for x_TH in pair)
+            # Cells beyond a sequence's end hold −∞ on both sides, which are to count nothing.
+            apart_BS = (theirs.exp() * (theirs - ours).nan_to_num(0.0)).sum(-1).mean(1)
+            relation = relation + (apart_BS * layout.real).sum()
         hidden = F.mse_loss(model.project(our_TH).float(), their_TH.float(), reduction="sum")
         hidden = hidden / their_TH.shape[1]
         parts = {"relation": relation.detach(), "hidden": hidden.detach()}

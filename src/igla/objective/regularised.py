@@ -55,7 +55,7 @@ class Teacher:
 
     def divergence(self, logits_BC: Tensor, rows_B: Tensor, *, multi_label: bool) -> Tensor:
         """T²·KL [B] of logits from the teachers' on the same rows."""
-        theirs_BC = self.logits.to(logits_BC)[rows_B] / self.temperature
+        theirs_BC = self.logits[rows_B.cpu()].to(logits_BC) / self.temperature
         ours_BC = logits_BC / self.temperature
         if multi_label:
             theirs_BC, ours_BC = (torch.stack([-z, z]) / 2 for z in (theirs_BC, ours_BC))
@@ -70,6 +70,8 @@ class Teacher:
 @dataclass(frozen=True)
 class Regularised:
     """A classifier's loss with one or several regularisers; with none it is that of `plain`.
+
+    R-Drop and mixup do not go together: a mixed sequence has no second pass of its own.
 
     r_drop       α of R-Drop (Liang et al. 2021): the batch goes through twice, each time with other
                  elements dropped; the loss is the mean of both plus α/2 times the mean of the two
@@ -112,9 +114,13 @@ class Regularised:
             return found
         assert batch.rows is not None
         apart_B = self.teacher.divergence(logits_BC, batch.rows, multi_label=self.plain.multi_label)
-        share = self.teacher.weight
-        total = (1 - share) * found.sum + share * _counted(apart_B, batch.weights, found.count)
-        return Loss(total, found.count)
+        share, apart = self.teacher.weight, self._counted(apart_B, batch)
+        return Loss((1 - share) * found.sum + share * apart, found.count)
+
+    def _counted(self, values_B: Tensor, batch: PackedBatch) -> Tensor:
+        """A sum of values of sequences that count as their losses do."""
+        assert batch.targets is not None and batch.weights is not None
+        return (values_B * self.plain.counts(batch.targets, batch.weights)).sum()
 
     def _once(self, model: Any, batch: PackedBatch) -> Loss:
         logits_BC = model(self._shown(batch))
@@ -123,9 +129,8 @@ class Regularised:
             return first
         again_BC = model(self._shown(batch))
         second = self._compare(again_BC, batch)
-        assert batch.weights is not None
         apart_B = divergence(logits_BC, again_BC, multi_label=self.plain.multi_label)
-        apart = _counted(apart_B, batch.weights, first.count)
+        apart = self._counted(apart_B, batch)
         return Loss((first.sum + second.sum + self.r_drop * apart) / 2, first.count)
 
     def _mixed(self, model: Any, batch: PackedBatch) -> Loss:
@@ -151,7 +156,8 @@ class Regularised:
         for _ in range(steps):
             nudge_TH.requires_grad_()
             found = self._compare(model.classify(model.represent(batch, nudge_TH)), batch)
-            (slope_TH,) = torch.autograd.grad(found.sum, nudge_TH)
+            # Only the direction matters; a larger loss keeps fp16 from losing it.
+            (slope_TH,) = torch.autograd.grad(1024 * found.sum, nudge_TH)
             towards_TH = slope_TH / _lengths(slope_TH, batch).clamp(min=1e-12)
             nudge_TH = nudge_TH.detach() + stride * reach_T1 * towards_TH
             inside_T1 = reach_T1 / _lengths(nudge_TH, batch).clamp(min=1e-12)
@@ -173,18 +179,10 @@ def divergence(one_BC: Tensor, other_BC: Tensor, *, multi_label: bool) -> Tensor
 
 def _lengths(x_TH: Tensor, batch: PackedBatch) -> Tensor:
     """Euclidean length of each sequence's part of x, at each of its tokens [T, 1]."""
-    sizes_B = batch.cu_seqlens.diff()
     squares_T = x_TH.square().sum(dim=1)
-    squares_B = squares_T.new_zeros(len(sizes_B))
-    sequence_T = torch.repeat_interleave(
-        torch.arange(len(sizes_B), device=x_TH.device), sizes_B, output_size=len(x_TH)
-    )
+    squares_B = squares_T.new_zeros(len(batch.cu_seqlens) - 1)
+    sequence_T = batch.sequence_of_tokens
     return squares_B.index_add(0, sequence_T, squares_T).sqrt()[sequence_T, None]
-
-
-def _counted(values_B: Tensor, weights_B: Tensor, count: Tensor) -> Tensor:
-    """The weighted mean over sequences, times the count that a loss is divided by."""
-    return (values_B * weights_B).sum() * (count / weights_B.sum())
 
 
 def _beta(alpha: float) -> Tensor:

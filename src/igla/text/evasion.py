@@ -1,7 +1,7 @@
 """Spellings by which writers evade filters, made at random: to train on, and to measure with.
 
-Each kind rewrites one word. Letters are Russian ones and their Latin and other look-alikes; words
-without any are left as they are, but for signs, spaces and repeats.
+Each kind rewrites one word. Look-alikes and Latin letters take the place of Russian ones; signs,
+spaces and repeats come into any word.
 """
 
 import re

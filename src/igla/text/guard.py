@@ -7,10 +7,10 @@ wherever that file is read. What it does, in this order:
 - invisible signs (zero-width, soft hyphens, bidirectional marks, variation selectors) are removed;
 - of several combining marks on a letter one is kept;
 - signs amid a word («обо%рался») are removed;
-- a Latin letter, digit or sign that looks like a Russian letter becomes that letter amid Russian
-  ones («г0вно», «дyрак»);
+- a Latin letter that looks like a Russian one becomes that beside Russian letters, a digit or sign
+  that does amid them («дyрак», «г0вно»);
 - a letter three times and more in a row is kept twice («нууууу»);
-- three and more letters apart by single spaces («д у р а к») are put together.
+- four and more letters apart by single spaces («д у р а к») are put together.
 
 Words of Latin letters alone, numbers, and signs between words stay as they are.
 """
@@ -70,10 +70,7 @@ def guard() -> normalizers.Sequence:
         steps += [_replaced(letter, russian) for letter, russian in alike]
         alike.reverse()
     doubles = "|".join(f"(?<={letter}{letter}){letter}" for letter in _alphabet())
-    apart = (
-        rf"(?<=\b{_LETTER} {_LETTER}) (?={_LETTER}\b)|(?<=\b{_LETTER}) (?={_LETTER} {_LETTER}\b)"
-    )
-    return normalizers.Sequence([*steps, _without(doubles), _without(apart)])
+    return normalizers.Sequence([*steps, _without(doubles), _without(_apart())])
 
 
 def _without(pattern: str) -> normalizers.Replace:
@@ -81,13 +78,24 @@ def _without(pattern: str) -> normalizers.Replace:
 
 
 def _replaced(alike: str, russian: str) -> normalizers.Replace:
-    """A letter or sign beside a Russian letter, on either side; a digit only between two or before
-    a word, since «50к» and «9м» are what they are."""
+    """A Latin letter beside a Russian one, on either side; a digit between a Russian letter and any
+    letter, a sign between two Russian ones, since «50к», «3года» and «@вася» are what they are."""
     found = re.escape(alike)
     pattern = rf"(?<={_LETTER}){found}|{found}(?={_LETTER})"
     if alike.isdigit():
-        pattern = rf"(?<={_LETTER}){found}(?={_LETTER})|(?<!\w){found}(?={_LETTER}{{4}})"
+        pattern = rf"(?<={_LETTER}){found}(?=[a-zа-яё@$])|(?<=[a-z@$]){found}(?={_LETTER})"
+    elif not alike.isalpha():
+        pattern = rf"(?<={_LETTER}){found}(?={_LETTER})"
     return normalizers.Replace(Regex(pattern), russian)
+
+
+def _apart() -> str:
+    """The spaces in a run of letters apart: of three, a sentence may well consist («а я и …»)."""
+    least = 4
+    return "|".join(
+        rf"(?<=\b{' '.join([_LETTER] * before)}) (?={' '.join([_LETTER] * (least - before))}\b)"
+        for before in range(1, least)
+    )
 
 
 def _alphabet() -> str:

@@ -196,6 +196,9 @@ def save_tokenizer(folder: Path, encoder: TextEncoder, source: Path | None = Non
     config: dict[str, Any] = {}
     if source is not None and (source / "tokenizer_config.json").is_file():
         config = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
+        if load_tokenizer(source).to_str() != encoder.tokenizer.to_str():
+            # The class that the source names may put a normaliser of its own in the file's place.
+            config["tokenizer_class"] = "PreTrainedTokenizerFast"
     else:
         vocabulary = encoder.tokenizer.get_vocab()
         roles = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")

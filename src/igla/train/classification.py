@@ -14,7 +14,7 @@ from igla.data.store import TokenStore
 from igla.errors import UserError
 from igla.evaluate.calibration import apply_temperature, fit_temperature
 from igla.evaluate.metrics import TINY, Scored, choose_threshold, headline, log_loss, row_losses
-from igla.infer.classifier import Classifier
+from igla.infer.classifier import Classifier, model_folder
 from igla.model.encoder import SequenceClassifier
 from igla.objective.classify import classification
 from igla.objective.regularised import Regularised, Teacher, WordDropout
@@ -63,7 +63,7 @@ class Classification:
 
     def losses(self, judge: Path) -> np.ndarray:
         labels = self.setup.dataset.labels
-        probabilities = self._judge(judge).probabilities(self.texts())
+        probabilities = self._judged(judge)
         targets = labels.values[self.rows]
         return row_losses(Scored(labels.classes, targets, probabilities, labels.multi_label))
 
@@ -96,21 +96,23 @@ class Classification:
         """The teachers' mean prediction on the rows to train on, as logits."""
         if not asked.teachers:
             return None
-        labels, texts = self.setup.dataset.labels, self.texts()
-        mean = np.mean([self._judge(Path(one)).probabilities(texts) for one in asked.teachers], 0)
+        labels = self.setup.dataset.labels
+        mean = np.mean([self._judged(Path(one)) for one in asked.teachers], axis=0)
         mean = np.clip(mean, TINY, 1 - TINY)
         logits = np.zeros((len(self.setup.dataset.parts), len(labels.classes)), dtype=np.float32)
         logits[self.rows] = np.log(mean) - (np.log(1 - mean) if labels.multi_label else 0)
         return Teacher(torch.from_numpy(logits), asked.teacher_weight, asked.teacher_temperature)
 
-    def _judge(self, folder: Path) -> Classifier:
-        """A finished classifier of the same classes."""
+    def _judged(self, folder: Path) -> np.ndarray:
+        """Probabilities [N, C] of the rows to train on by a finished classifier."""
         library = torch.get_float32_matmul_precision()
-        classifier, labels = Classifier.load(folder), self.setup.dataset.labels
+        classifier, labels = Classifier.load(model_folder(folder)), self.setup.dataset.labels
         torch.set_float32_matmul_precision(library)  # the one that this run began with
-        if classifier.rule.classes != labels.classes:
+        theirs = classifier.rule.classes, classifier.rule.multi_label
+        if theirs != (labels.classes, labels.multi_label):
             raise UserError(f"{folder} does not tell the classes {', '.join(labels.classes)}.")
-        return classifier
+        stretches = self.setup.dataset.text_batches(self.rows)
+        return np.concatenate([classifier.probabilities(texts) for texts in stretches])
 
     def evaluate(self, model: SequenceClassifier) -> Evaluation:
         logits = logits_of(model, self.setup, VALIDATION)

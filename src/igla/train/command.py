@@ -98,7 +98,16 @@ def _with_absolute_paths(recipe: Recipe) -> Recipe:
         name: str(Path(where).expanduser().absolute())
         for name, where in recipe.corpus.sources.items()
     }
-    base = recipe.model.base
-    if base is not None and Path(base).expanduser().is_dir():
-        changes["model__base"] = str(Path(base).expanduser().absolute())
+    for name in ("model__base", "curriculum__judge"):
+        section, _, field = name.partition("__")
+        where = getattr(getattr(recipe, section), field)
+        if where is not None:
+            changes[name] = _absolute_folder(where)
+    changes["objective__teachers"] = tuple(map(_absolute_folder, recipe.objective.teachers))
     return recipe.replace(**changes)
+
+
+def _absolute_folder(name: str) -> str:
+    """Of a folder that is there; a name of the Hub stays as it is."""
+    folder = Path(name).expanduser()
+    return str(folder.absolute()) if folder.is_dir() else name

@@ -26,14 +26,18 @@ def make_plan(recipe: Recipe, task: Task, plain: DataPlan, total_steps: int, say
         say(f"easy rows first, by {recipe.curriculum.by}: all of them from step {steps} on")
     if curriculum is None and not asked:
         return plain
-    shares = _shares(recipe.corpus, sources.names, sources.amounts(plain.lengths))
+    shares = _shares(recipe.corpus, sources.names, sources.amounts(plain.sizes))
+    least = shares.shape[1] * int(plain.sizes.max())
+    if (plain.batch_tokens or plain.batch_size) < least:
+        unit = "batch_size" if plain.batch_tokens is None else "batch_tokens"
+        raise UserError(f"train.{unit} must be {least} at least, for a row of each source.")
     return MixturePlan(plain, sources.of_rows, shares, total_steps, curriculum)
 
 
 def _shares(recipe: CorpusRecipe, names: tuple[str, ...], amounts: np.ndarray) -> np.ndarray:
     """[K, S] shares of the sources at K times of the run, each line summing to 1."""
     if not recipe.shares:
-        sizes = amounts ** (1 / recipe.temperature)
+        sizes = np.where(amounts > 0, (amounts / amounts.max()) ** (1 / recipe.temperature), 0)
         return np.asarray(sizes / sizes.sum())[None]
     if set(recipe.shares) != set(names):
         raise UserError(
@@ -42,10 +46,8 @@ def _shares(recipe: CorpusRecipe, names: tuple[str, ...], amounts: np.ndarray) -
         )
     courses = [np.atleast_1d(np.asarray(recipe.shares[name], dtype=float)) for name in names]
     times = max(len(course) for course in courses)
-    if any(len(course) not in (1, times) or course.min() < 0 for course in courses):
-        raise UserError(
-            "corpus.shares: each source has one number, or as many as the others, none under 0."
-        )
+    if any(len(course) not in (1, times) for course in courses):
+        raise UserError("corpus.shares: each source has one number, or as many as the others.")
     shares = np.stack([np.broadcast_to(course, times) for course in courses], axis=1)
     if not shares.sum(axis=1).all():
         raise UserError("corpus.shares: at some time of the run all sources have the share 0.")
@@ -65,8 +67,13 @@ def _difficulty(recipe: CurriculumRecipe, task: Task) -> np.ndarray:
         if recipe.judge is None:
             raise UserError("curriculum.by=loss asks for a classifier: name curriculum.judge.")
         return task.losses(Path(recipe.judge))
-    texts = task.texts()
-    found = np.asarray(_function(recipe.by)(texts), dtype=float)
+    texts, function = task.texts(), _function(recipe.by)
+    try:
+        found = np.asarray(function(texts), dtype=float)
+    except Exception as error:  # a user's code may raise anything
+        raise UserError(
+            f"curriculum.by={recipe.by} failed: {type(error).__name__}: {error}"
+        ) from error
     if found.shape != (len(texts),) or not np.isfinite(found).all():
         raise UserError(f"curriculum.by={recipe.by} gives no finite number for each text.")
     return found
@@ -88,7 +95,9 @@ def _function(name: str) -> Callable[[list[str]], object]:
         sys.path.insert(0, "")
     try:
         found: Callable[[list[str]], object] = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError):
+        if not callable(found):
+            raise TypeError
+    except (ImportError, AttributeError, SyntaxError, TypeError, ValueError):
         raise UserError(
             f"curriculum.by={name} is none of none, length, rarity and loss, and no function "
             "MODULE:FUNCTION that can be imported."

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from igla.errors import UserError
+from igla.infer.classifier import model_folder
 from igla.model.config import EncoderConfig
 from igla.model.embedding import SentenceEncoder, Student
 from igla.model.encoder import Encoder
@@ -21,7 +22,6 @@ from igla.objective.masking import Masking
 from igla.objective.replaced_token import ReplacedToken
 from igla.recipe import Recipe
 from igla.text.tokenizer import TextEncoder
-from igla.train.hub import base_folder
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def teacher_folder(recipe: Recipe) -> Path:
     """Of the teacher that distill asks for."""
     if len(recipe.objective.teachers) != 1:
         raise UserError("objective.task=distill asks for one teacher: name objective.teachers.")
-    return base_folder(recipe.objective.teachers[0])
+    return model_folder(recipe.objective.teachers[0])
 
 
 def _distill(recipe: Recipe, encoder: TextEncoder) -> Distill:

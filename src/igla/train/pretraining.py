@@ -95,14 +95,20 @@ class Pretraining:
         decode, store = self.encoder.tokenizer.decode_batch, self.store
         texts: list[str] = []
         for rows in np.array_split(self.rows, -(-len(self.rows) // _DECODED)):
-            texts += decode([store.batch(rows[[at]]).tokens.tolist() for at in range(len(rows))])
+            texts += decode([ids.tolist() for ids in store.sequences(rows)])
         return texts
 
     def losses(self, judge: Path) -> np.ndarray:
         raise UserError("curriculum.by=loss judges labelled rows; texts alone have no labels.")
 
     def shrunk(self, rows: int) -> "Pretraining":
-        return replace(self, rows=self.rows[:rows], validation=self.validation[:rows])
+        # How many of its own source stand before each row: sorting by it takes turns.
+        of_rows = self.sources.of_rows
+        turn = np.empty(len(self.rows), dtype=np.int64)
+        for source in np.unique(of_rows):
+            turn[of_rows == source] = np.arange((of_rows == source).sum())
+        chosen = np.argsort(turn, kind="stable")[:rows]
+        return replace(self, rows=self.rows[chosen], validation=self.validation[:rows])
 
     def build_model(self, recipe: Recipe, say: Say) -> Any:
         torch.manual_seed(recipe.train.seed)
@@ -125,13 +131,13 @@ class Pretraining:
     def _of_base(self, recipe: Recipe, say: Say) -> Any:
         assert self.base is not None
         config = read_shape(self.base, recipe.model.dropout)
+        check_vocabulary(load_tokenizer(self.base).get_vocab_size(), config, self.base)
         model = self.pretext.model(recipe, config)
         new = load_pretrained(model, self.base)
         say(f"base {recipe.model.base}: starts anew: {', '.join(new) or 'nothing'}")
         if self.encoder.max_length > config.max_positions:
             raise UserError(f"The base reads {config.max_positions} tokens: lower text.max_length.")
         if recipe.text.vocabulary == "base":
-            check_vocabulary(self.encoder, config, self.base)
             return model
         moved = self.pretext.model(recipe, replace(config, vocab_size=self.encoder.vocab_size))
         own = moved.state_dict()
@@ -180,6 +186,8 @@ class Pretraining:
         order = self.validation[np.argsort(self.store.lengths[self.validation], kind="stable")]
         model.train(self.pretext.by_dropout)
         torch.default_generator.manual_seed(0)  # the same words are hidden in each validation
+        if device.type == "cuda":
+            torch.cuda.manual_seed(0)
         sums: defaultdict[str, float] = defaultdict(float)
         with torch.no_grad():
             for start in range(0, len(order), _AT_ONCE):

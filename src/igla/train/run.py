@@ -27,6 +27,7 @@ from igla.ops.native import native
 from igla.optim import Ema, learning_rate_factor
 from igla.recipe import Recipe, load_recipe
 from igla.sealed import remove_unfinished, write_durably
+from igla.train.applicable import check_applicable
 from igla.train.classification import Classification
 from igla.train.environment import changes, environment
 from igla.train.finish import METRICS, MODEL, PREDICTIONS, REPORT
@@ -191,6 +192,7 @@ def latest_run(parent: Path) -> Path:
 def _start(
     recipe: Recipe, folder: Path, console: Console, say: Say, extras: Extras, *, fast: bool
 ) -> Run:
+    check_applicable(recipe)
     write_durably(folder / RECIPE, recipe.to_yaml())
     device = choose_device(recipe.train.device)
     precision = _precision(recipe, folder, device, say)

@@ -76,10 +76,8 @@ def set_up(recipe: Recipe, folder: Path, say: Say) -> Setup:
     for decision in dataset.decisions:
         say(decision.said)
     base = None if recipe.model.base is None else base_folder(recipe.model.base)
-    if recipe.text.vocabulary == "new" or recipe.model.words in ("pieces", "similar"):
-        raise UserError(
-            "A base is moved to a new vocabulary in pretraining: see text.vocabulary in the docs."
-        )
+    if recipe.model.words in ("pieces", "similar"):
+        raise UserError(f"model.words={recipe.model.words} is for pretraining on a base.")
     texts = _Texts(dataset, dataset.part(TRAIN))
     encoder = open_tokenizer(recipe, texts, base, folder, say)
     store = open_store(dataset, encoder)
@@ -106,7 +104,7 @@ def build_model(recipe: Recipe, setup: Setup, say: Say) -> SequenceClassifier:
         say(f"base {shape.base}: starts anew: {', '.join(new) or 'nothing'}")
         if loaded.unused:
             say(f"base {shape.base}: {len(loaded.unused)} weights of other heads are not used")
-        check_vocabulary(setup.encoder, loaded.model.config, setup.base)
+        check_vocabulary(setup.encoder.vocab_size, loaded.model.config, setup.base)
         return loaded.model
     config = shape_of(recipe, setup.encoder.vocab_size)
     model = SequenceClassifier(config, classes)
@@ -118,12 +116,11 @@ def build_model(recipe: Recipe, setup: Setup, say: Say) -> SequenceClassifier:
     return model
 
 
-def check_vocabulary(encoder: TextEncoder, config: EncoderConfig, base: Path) -> None:
-    """UserError when a base's tokenizer has tokens that its model does not know."""
-    if encoder.vocab_size > config.vocab_size:
+def check_vocabulary(tokens: int, config: EncoderConfig, base: Path) -> None:
+    """UserError when a base's tokenizer has more tokens than its model knows."""
+    if tokens > config.vocab_size:
         raise UserError(
-            f"The tokenizer of {base} has {encoder.vocab_size} tokens, "
-            f"but its model knows {config.vocab_size}."
+            f"The tokenizer of {base} has {tokens} tokens, but its model knows {config.vocab_size}."
         )
 
 

@@ -10,7 +10,7 @@ import torch
 
 from igla.data.cache import cached_folder
 from igla.data.store import TokenStore
-from igla.model.cooccurrence import cooccurrence_embeddings
+from igla.model.cooccurrence import VERSION, cooccurrence_embeddings
 from igla.model.encoder import Embeddings
 from igla.model.families import read_config
 from igla.model.folder import read_json
@@ -63,9 +63,9 @@ def start_words(
 
 def near_words(encoder: TextEncoder, store: TokenStore, rows: np.ndarray, width: int) -> np.ndarray:
     """Embeddings [V, width] by what stands near what in the given rows; kept in the cache."""
-    key = hashlib.sha256(f"{width} {encoder.tokenizer.to_str()}".encode())
+    key = hashlib.sha256(f"{VERSION} {width} {encoder.tokenizer.to_str()}".encode())
     for array in (rows, store.offsets, store.tokens):
-        key.update(array.tobytes())
+        key.update(np.ascontiguousarray(array).data)
 
     def write(folder: Path) -> None:
         found = cooccurrence_embeddings(store, rows, encoder.special, width)

@@ -1,0 +1,60 @@
+"""Which settings a task knows: one that it would pass over in silence is refused."""
+
+from igla.errors import UserError
+from igla.recipe import Recipe, field_names
+
+_OF_CLASSIFY = {
+    "text.evasion",
+    "objective.loss",
+    "objective.class_weights",
+    "objective.label_smoothing",
+    "objective.focal_gamma",
+    "objective.word_dropout",
+    "objective.r_drop",
+    "objective.mixup",
+    "objective.adversary",
+    "objective.adversary_reach",
+    "objective.teacher_weight",
+    "objective.teacher_temperature",
+}
+_MASKED = {"masked_lm", "replaced_token"}
+# Settings that not every task knows, and the tasks that do.
+TASKS: dict[str, set[str]] = {
+    **{name: {"classify"} for name in _OF_CLASSIFY},
+    "objective.teachers": {"classify", "distill"},
+    "objective.mask_share": _MASKED,
+    "objective.mask_unit": _MASKED,
+    "objective.temperature": {"contrastive"},
+    "text.vocabulary": _MASKED | {"contrastive"},
+    "corpus.shares": _MASKED | {"contrastive", "distill"},
+    "corpus.temperature": _MASKED | {"contrastive", "distill"},
+}
+
+
+def check_applicable(recipe: Recipe) -> None:
+    """UserError for a setting that is not at its default and that the recipe's task, or another
+    setting, leaves without effect."""
+    task, plain = recipe.objective.task, Recipe()
+    for name in field_names():
+        if _value(recipe, name) == _value(plain, name) or task in TASKS.get(name, {task}):
+            continue
+        raise UserError(f"{name} does nothing for objective.task={task}.")
+    asked, words = recipe.objective, recipe.model.words
+    if asked.mixup and asked.r_drop:
+        raise UserError("objective.mixup and objective.r_drop do not go together: choose one.")
+    if asked.r_drop and not (recipe.model.dropout or asked.word_dropout):
+        raise UserError(
+            "objective.r_drop compares two passes by their dropout: model.dropout is 0."
+        )
+    if recipe.curriculum.judge is not None and recipe.curriculum.by != "loss":
+        raise UserError("curriculum.judge does nothing without curriculum.by=loss.")
+    if words != "random" and recipe.model.base is not None and recipe.text.vocabulary == "base":
+        raise UserError(
+            f"model.words={words} does nothing on a base that keeps its vocabulary: "
+            "set model.words=random, or text.vocabulary=new."
+        )
+
+
+def _value(recipe: Recipe, name: str) -> object:
+    section, _, field = name.partition(".")
+    return getattr(getattr(recipe, section), field)
