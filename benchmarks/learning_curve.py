@@ -19,7 +19,8 @@ import numpy as np
 from quality import summary
 
 from igla.data.dataset import Dataset, load_dataset
-from igla.data.split import TEST, UNUSED
+from igla.data.selection import UNUSED
+from igla.data.split import TEST
 from igla.recipe import load_recipe
 from igla.terminal import plain_console
 from igla.train.run import RECIPE, resume, train
