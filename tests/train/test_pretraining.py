@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
 from igla.data.batch import pack
 from igla.errors import UserError
+from igla.model.encoder import Encoder
 from igla.model.folder import load_pretrained, read_shape
 from igla.model.language import MaskedLanguageModel
 from igla.recipe import Recipe, load_recipe
@@ -198,6 +200,21 @@ def test_a_base_that_does_not_know_its_tokens_is_refused(
     (base / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(UserError, match="but its model knows"):
         run(pretrain("objective.task=masked_lm", f"model.base={base}"), tmp_path / "run")
+
+
+def test_the_generator_computes_in_the_runs_precision_too(
+    pretrain: Pretrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = set()
+    forward = Encoder.forward
+
+    def look(self: Encoder, *given: Any, **named: Any) -> Any:
+        seen.add((self.config.hidden_size, self.compute_dtype))
+        return forward(self, *given, **named)
+
+    monkeypatch.setattr(Encoder, "forward", look)
+    run(pretrain("objective.task=replaced_token", "train.precision=bf16"), tmp_path / "run")
+    assert len(seen) == 2 and {dtype for _, dtype in seen} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("words", ["pieces", "similar"])

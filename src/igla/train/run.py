@@ -21,6 +21,7 @@ from rich.console import Console
 from igla.data.mixture import MixturePlan
 from igla.data.plan import DataPlan, Plan
 from igla.errors import UserError
+from igla.model.encoder import Encoder
 from igla.model.folder import read_json
 from igla.objective import Objective
 from igla.ops.native import native
@@ -213,8 +214,10 @@ def _start(
         say(f"operations {native().said}")
     write_durably(folder / RECIPE, recipe.to_yaml())
     model = task.build_model(recipe, say)
-    model.encoder.compute_dtype = precision.dtype
-    model.encoder.checkpoint_activations = recipe.train.activation_checkpointing
+    for module in model.modules():
+        if isinstance(module, Encoder):  # a generator has one of its own
+            module.compute_dtype = precision.dtype
+            module.checkpoint_activations = recipe.train.activation_checkpointing
     model.to(device)
     optim = recipe.optim
     assert optim.learning_rate != "auto" and optim.warmup_steps != "auto"
