@@ -16,6 +16,8 @@ import pytest
 from igla.ops import native
 from igla.recipe import Recipe, load_recipe
 from igla.terminal import plain_console
+from igla.train.log import MetricsLog
+from igla.train.loop import Step
 from igla.train.run import train
 
 # Two tests' caches must not meet, and the user's must not be touched.
@@ -95,3 +97,25 @@ def trained(rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = load_recipe(None, [f"data.source={rows}", *SMALL, "train.steps=60"])
     train(recipe, folder, plain_console(quiet=True))
     return folder
+
+
+@pytest.fixture
+def train_killed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Recipe, Path, int], None]:
+    """Trains by a recipe in a folder until what would log the given step dies instead."""
+
+    class Killed(Exception):
+        pass
+
+    def run(recipe: Recipe, folder: Path, last: int) -> None:
+        logged = MetricsLog.step
+
+        def die(self: MetricsLog, step: Step) -> None:
+            if step.step == last:
+                raise Killed
+            logged(self, step)
+
+        with monkeypatch.context() as patched, pytest.raises(Killed):
+            patched.setattr(MetricsLog, "step", die)
+            train(recipe, folder, plain_console(quiet=True))
+
+    return run

@@ -13,6 +13,7 @@ from igla.train.log import read_records
 from igla.train.run import resume, train
 
 Small = Callable[..., Recipe]
+Killing = Callable[[Recipe, Path, int], None]
 
 
 @pytest.fixture(scope="module")
@@ -67,27 +68,13 @@ def test_temperature_raises_the_share_of_the_small(pretrain: Small, tmp_path: Pa
 
 
 def test_a_mixed_run_is_resumed_bit_for_bit(
-    pretrain: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pretrain: Small, tmp_path: Path, train_killed: Killing
 ) -> None:
     recipe = pretrain("curriculum.by=rarity", "train.steps=12", "train.save_steps=5")
     recipe = recipe.replace(corpus__shares={"small": (1, 2), "large": (1, 0)})
     run(recipe, tmp_path / "whole")
 
-    class Killed(Exception):
-        pass
-
-    from igla.train.log import MetricsLog
-
-    logged = MetricsLog.step
-
-    def die(self: object, step: object) -> None:
-        if getattr(step, "step", 0) == 8:
-            raise Killed
-        logged(self, step)
-
-    with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(MetricsLog, "step", die)
-        train(recipe, tmp_path / "killed", plain_console(quiet=True))
+    train_killed(recipe, tmp_path / "killed", 8)
     assert resume(tmp_path / "killed", plain_console(quiet=True)).finished
     one, other = (
         (tmp_path / name / "model" / "model.safetensors").read_bytes()

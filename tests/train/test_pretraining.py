@@ -22,6 +22,7 @@ from igla.train.pretext import PRETEXTS
 from igla.train.run import resume, train
 
 Pretrain = Callable[..., Recipe]
+Killing = Callable[[Recipe, Path, int], None]
 
 
 @pytest.fixture(scope="module")
@@ -107,25 +108,12 @@ def test_a_resumed_run_is_the_same_bit_for_bit(
     pretrain: Pretrain,
     teacher: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    train_killed: Killing,
 ) -> None:
     settings = [*settings_of(task, teacher), f"objective.mask_unit={unit}", "train.save_steps=3"]
     whole = run(pretrain(*settings), tmp_path / "whole")
 
-    class Killed(Exception):
-        pass
-
-    def die(self: object, step: object) -> None:
-        if getattr(step, "step", 0) == 5:
-            raise Killed
-        logged(self, step)
-
-    from igla.train.log import MetricsLog
-
-    logged = MetricsLog.step
-    with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(MetricsLog, "step", die)
-        train(pretrain(*settings), tmp_path / "killed", plain_console(quiet=True))
+    train_killed(pretrain(*settings), tmp_path / "killed", 5)
     assert resume(tmp_path / "killed", plain_console(quiet=True)).finished
     one, other = (
         (folder / "model" / "model.safetensors").read_bytes()

@@ -8,10 +8,11 @@ import pytest
 from igla.errors import UserError
 from igla.recipe import Recipe
 from igla.terminal import plain_console
-from igla.train.log import MetricsLog, read_records
+from igla.train.log import read_records
 from igla.train.run import resume, train
 
 Small = Callable[..., Recipe]
+Killing = Callable[[Recipe, Path, int], None]
 QUIET = plain_console(quiet=True)
 SWITCHES = {
     "evasion": ["text.evasion=0.5", "text.guard=true"],
@@ -34,7 +35,7 @@ def losses(folder: Path) -> list[float]:
 
 @pytest.mark.parametrize("name", SWITCHES)
 def test_a_switch_changes_the_training_and_is_resumed_bit_for_bit(
-    name: str, small: Small, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, small: Small, trained: Path, tmp_path: Path, train_killed: Killing
 ) -> None:
     switches = [one.replace("TEACHER", str(trained / "model")) for one in SWITCHES[name]]
     recipe = small(*switches, "train.save_steps=1")
@@ -42,19 +43,7 @@ def test_a_switch_changes_the_training_and_is_resumed_bit_for_bit(
     train(recipe, tmp_path / "whole", QUIET)
     assert losses(tmp_path / "whole")[1:] != losses(tmp_path / "plain")[1:]
 
-    class Killed(Exception):
-        pass
-
-    logged = MetricsLog.step
-
-    def die(self: MetricsLog, step: object) -> None:
-        if getattr(step, "step", 0) == 4:
-            raise Killed
-        logged(self, step)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(MetricsLog, "step", die)
-        train(recipe, tmp_path / "killed", QUIET)
+    train_killed(recipe, tmp_path / "killed", 4)
     assert resume(tmp_path / "killed", QUIET).finished
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
     one, other = (

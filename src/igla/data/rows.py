@@ -165,6 +165,15 @@ def _weights(
     return np.asarray(weights)
 
 
+def in_turns(groups: np.ndarray) -> np.ndarray:
+    """Places of all rows, so ordered that the groups [N] take turns, each in its own order."""
+    turn = np.empty(len(groups), dtype=np.int64)
+    for group in np.unique(groups):
+        of_it = groups == group
+        turn[of_it] = np.arange(of_it.sum())
+    return np.argsort(turn, kind="stable")
+
+
 def sample(rows: np.ndarray, count: int, seed: int) -> np.ndarray:
     """At most `count` of the rows, drawn by the seed, in their order."""
     if len(rows) <= count:

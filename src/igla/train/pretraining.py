@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from igla.data.corpus import Corpus, load_corpus
+from igla.data.rows import in_turns
 from igla.data.split import TRAIN, VALIDATION
 from igla.data.store import TokenStore
 from igla.data.windows import Windows, open_windows
@@ -102,12 +103,7 @@ class Pretraining:
         raise UserError("curriculum.by=loss judges labelled rows; texts alone have no labels.")
 
     def shrunk(self, rows: int) -> "Pretraining":
-        # How many of its own source stand before each row: sorting by it takes turns.
-        of_rows = self.sources.of_rows
-        turn = np.empty(len(self.rows), dtype=np.int64)
-        for source in np.unique(of_rows):
-            turn[of_rows == source] = np.arange((of_rows == source).sum())
-        chosen = np.argsort(turn, kind="stable")[:rows]
+        chosen = in_turns(self.sources.of_rows)[:rows]
         return replace(self, rows=self.rows[chosen], validation=self.validation[:rows])
 
     def build_model(self, recipe: Recipe, say: Say) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from igla.data.dataset import Dataset, load_dataset
-from igla.data.rows import sample
+from igla.data.rows import in_turns, sample
 from igla.data.selection import UNUSED, Decision
 from igla.data.split import TEST, TRAIN, VALIDATION
 from igla.data.store import TokenStore, open_store
@@ -55,12 +55,7 @@ class Setup:
         parts = np.full_like(self.dataset.parts, UNUSED)
         for part in (TRAIN, VALIDATION, TEST):
             inside = self.rows(part)
-            # How many of its own stratum stand before each row: sorting by it takes turns.
-            turn = np.empty(len(inside), dtype=np.int64)
-            for stratum in np.unique(strata[inside]):
-                of_it = strata[inside] == stratum
-                turn[of_it] = np.arange(of_it.sum())
-            chosen = inside[np.argsort(turn, kind="stable")[:rows]]
+            chosen = inside[in_turns(strata[inside])[:rows]]
             parts[chosen] = part
         return replace(self, dataset=replace(self.dataset, parts=parts))
 
