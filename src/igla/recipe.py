@@ -143,6 +143,11 @@ class ModelRecipe(Section):
         "words stand near each other in the texts to train on. On a base with a new vocabulary: "
         "pieces, the mean of the base's pieces of a word, or similar, of the words most like it.",
     )
+    ngrams: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Rows of a table of n-grams of letters that is added to the embedding of "
+        "words, on a base of BERT as well; 131072 suit most. 0: none, or those of the base.",
+    )
     dropout: Share = Field(0.1, description="Dropout in the body and before the classifier.")
 
 

@@ -8,10 +8,11 @@ import pyarrow.parquet
 import pytest
 
 from igla.data.corpus import Corpus, documents, load_corpus
+from igla.data.dataset import load_dataset
 from igla.data.source import open_source
 from igla.data.split import TRAIN, VALIDATION
 from igla.errors import UserError
-from igla.recipe import CorpusRecipe
+from igla.recipe import CorpusRecipe, DataRecipe
 
 LONG = "однажды в студёную зимнюю пору я из лесу вышел был сильный мороз гляжу поднимается"
 
@@ -55,6 +56,19 @@ def test_what_is_dropped_is_counted(tmp_path: Path) -> None:
         "nearly the same as another",
     ):
         assert f"dropped: 1 documents ({why})" in said
+
+
+def test_of_labelled_rows_only_those_to_train_on_are_read(rows: Path) -> None:
+    dataset = load_dataset(DataRecipe(source=str(rows)), seed=1)
+    found = load_corpus(CorpusRecipe(similar="keep"), 1, dataset)
+    assert found.names == ("data",)
+    assert sorted(texts(found)) == sorted(dataset.texts(dataset.part(TRAIN)))
+    other = load_corpus(
+        CorpusRecipe(similar="keep"), 2, load_dataset(DataRecipe(source=str(rows)), seed=2)
+    )
+    assert other.fingerprint != found.fingerprint
+    with pytest.raises(UserError, match="named data"):
+        load_corpus(CorpusRecipe(sources={"data": str(rows)}), 1, dataset)
 
 
 def test_similar_documents_can_be_kept(tmp_path: Path) -> None:

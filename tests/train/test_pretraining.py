@@ -150,6 +150,30 @@ def test_a_classifier_starts_from_what_was_pretrained(
     assert "starts anew: dense.weight, output.weight" in (folder / "train.log").read_text()
 
 
+def test_a_base_learns_the_rows_to_train_on_and_ngrams_that_a_classifier_keeps(
+    pretrain: Pretrain, small: Callable[..., Recipe], rows: Path, tmp_path: Path
+) -> None:
+    first = small_pretraining("objective.task=masked_lm")
+    base = run(first.replace(corpus__sources={"rows": str(rows)}), tmp_path / "base") / "model"
+    changes = ["objective.task=masked_lm", f"model.base={base}", f"data.source={rows}"]
+    adapted = run(small_pretraining(*changes, "model.ngrams=512"), tmp_path / "adapted")
+    said = (adapted / "train.log").read_text()
+    classifier = run(small(f"model.base={adapted / 'model'}"), tmp_path / "run")
+    trained_on = json.loads((classifier / "data.json").read_text())
+    assert "data: 76 of 76 documents" in said, (said, trained_on)
+    assert "starts anew: dense.weight, output.weight\n" in (classifier / "train.log").read_text()
+    assert read_shape(classifier / "model", 0.0).ngrams == 512
+
+
+def test_texts_of_unknown_words_alone_are_refused(
+    pretrain: Pretrain, rows: Path, tmp_path: Path
+) -> None:
+    base = run(pretrain("objective.task=masked_lm"), tmp_path / "base") / "model"
+    alien = small_pretraining("objective.task=masked_lm", f"model.base={base}")
+    with pytest.raises(UserError, match="knows no word"):
+        run(alien.replace(corpus__sources={"rows": str(rows)}), tmp_path / "run")
+
+
 def test_pretraining_goes_on_from_a_base(pretrain: Pretrain, tmp_path: Path) -> None:
     base = run(pretrain("objective.task=masked_lm"), tmp_path / "base") / "model"
     further = pretrain("objective.task=masked_lm", f"model.base={base}")

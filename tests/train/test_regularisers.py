@@ -22,6 +22,8 @@ SWITCHES = {
     "FGM": ["objective.adversary=fgm"],
     "PGD": ["objective.adversary=pgd", "objective.adversary_reach=0.2"],
     "teacher": ["objective.teachers=[TEACHER]", "objective.teacher_temperature=2"],
+    "n-grams of letters": ["model.ngrams=1024"],
+    "n-grams beside a moving average": ["model.ngrams=1024", "optim.ema=0.9"],
     "all": [
         *("text.evasion=0.3", "objective.word_dropout=0.1", "objective.mixup=0.3"),
         *("objective.adversary=fgm", "objective.teachers=[TEACHER]"),

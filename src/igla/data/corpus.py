@@ -7,8 +7,9 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from rensa import RMinHashDeduplicator
 
 from igla.data.cache import cached_folder
 from igla.data.columns import choose_columns
+from igla.data.dataset import Dataset
 from igla.data.rows import as_strings, duplicate_key
 from igla.data.selection import Decision
 from igla.data.source import Source, open_source
@@ -25,6 +27,8 @@ from igla.data.split import TRAIN, VALIDATION
 from igla.errors import UserError
 from igla.recipe import CorpusRecipe
 
+# Name of the source that labelled rows make.
+DATA = "data"
 _SCHEMA = pa.schema({"text": pa.large_string(), "source": pa.int16(), "part": pa.int8()})
 _BATCH = 4096
 # Documents are nearly the same if they share so much of their shingles, by MinHash (Broder 1997).
@@ -53,28 +57,52 @@ class Corpus:
             yield from batch.column("text").filter(pa.array(inside)).to_pylist()
 
 
-def load_corpus(recipe: CorpusRecipe, seed: int) -> Corpus:
+@dataclass(frozen=True)
+class _Stream:
+    """The documents of one source, which can be gone through again, and what they hang on."""
+
+    fingerprint: str
+    documents: Callable[[], Iterator[str]]
+
+
+def load_corpus(recipe: CorpusRecipe, seed: int, labelled: Dataset | None = None) -> Corpus:
     """Read and clean the sources of a recipe; from the cache where that has been done before.
+
+    labelled  rows whose texts to train on are a source as well, named DATA; those to validate and
+              to test on are not, so that who learns from the corpus has not seen them
 
     Raises UserError where there is nothing to learn from.
     """
-    if not recipe.sources:
+    streams = {name: _opened(where, recipe) for name, where in sorted(recipe.sources.items())}
+    if labelled is not None:
+        if DATA in streams:
+            raise UserError(f"A source is named {DATA}, as the labelled rows are: rename it.")
+        streams[DATA] = _Stream(labelled.fingerprint, partial(_texts_to_train_on, labelled))
+    if not streams:
         raise UserError("No texts are given: name files with --corpus, or in corpus.sources.")
-    opened = {
-        name: open_source(where, recipe.encoding) for name, where in sorted(recipe.sources.items())
-    }
     # What is the same documents seen more or less often needs no new reading.
     settings = recipe.model_dump_json(exclude={"sources", "shares", "temperature"})
-    prints = {name: source.fingerprint() for name, source in opened.items()}
+    prints = {name: stream.fingerprint for name, stream in streams.items()}
     wanted = json.dumps([settings, seed, prints])
     key = hashlib.sha256(wanted.encode()).hexdigest()[:32]
     folder = cached_folder(
-        "corpora", key, lambda making: _Cleaning(recipe, seed).write(opened, making)
+        "corpora", key, lambda making: _Cleaning(recipe, seed).write(streams, making)
     )
     with (folder / "decisions.json").open(encoding="utf-8") as file:
         decisions = tuple(Decision(**one) for one in json.load(file))
     reader = pa.ipc.open_file(pa.memory_map(str(folder / "documents.arrow")))
-    return Corpus(reader.read_all(), tuple(opened), decisions, key)
+    return Corpus(reader.read_all(), tuple(streams), decisions, key)
+
+
+def _opened(where: str, recipe: CorpusRecipe) -> _Stream:
+    source = open_source(where, recipe.encoding)
+    columns = choose_columns(source.columns, None, None, labels_required=False, where=where)
+    return _Stream(source.fingerprint(), lambda: documents(source, columns.text))
+
+
+def _texts_to_train_on(dataset: Dataset) -> Iterator[str]:
+    for texts in dataset.text_batches(dataset.part(TRAIN)):
+        yield from texts
 
 
 def batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -116,16 +144,13 @@ class _Cleaning:
         self.numbers = count()
         self.dropped: Counter[str] = Counter()
 
-    def write(self, sources: dict[str, Source], folder: Path) -> None:
+    def write(self, streams: dict[str, _Stream], folder: Path) -> None:
         """Write documents.arrow and decisions.json."""
         read: Counter[str] = Counter()
         kept: Counter[str] = Counter()
         with pa.ipc.new_file(str(folder / "documents.arrow"), _SCHEMA) as writer:
-            for number, (name, source) in enumerate(sources.items()):
-                columns = choose_columns(
-                    source.columns, None, None, labels_required=False, where=name
-                )
-                for texts in batched(documents(source, columns.text), _BATCH):
+            for number, (name, stream) in enumerate(streams.items()):
+                for texts in batched(stream.documents(), _BATCH):
                     read[name] += len(texts)
                     texts = self._clean(texts)
                     kept[name] += len(texts)

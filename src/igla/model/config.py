@@ -19,6 +19,7 @@ class EncoderConfig:
     segments: int = 2  # rows of the token-type table; 0: the family has none
     first_position: int = 0  # RoBERTa counts positions from 2
     embedding_size: int | None = None  # ELECTRA's narrower embeddings; None: hidden_size
+    ngrams: int = 0  # rows of the table of n-grams of letters (see ngrams.py); 0: none
     activation: str = "gelu"  # of the feed-forward part: a name in parts.ACTIVATIONS
     head_activation: str = "tanh"  # of the classifier's dense layer
     norm_epsilon: float = 1e-12

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from igla.data.batch import PackedBatch
 from igla.model.config import EncoderConfig
+from igla.model.ngrams import WordNgrams
 from igla.model.parts import ACTIVATIONS, Embedding, LayerNorm, Linear, init_weights
 from igla.ops import matmul, native
 from igla.ops.attention import AttentionLayout, attend, attend_once
@@ -30,13 +31,14 @@ GELU_KERNELS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "g
 
 
 class Embeddings(nn.Module):
-    """Word, position and segment embeddings, summed, normalised and dropped out."""
+    """Word, n-gram, position and segment embeddings, summed, normalised and dropped out."""
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
         width = config.embedding_size or config.hidden_size
         self.config = config
         self.word = Embedding(config.vocab_size, width)
+        self.ngrams = WordNgrams(config.vocab_size, config.ngrams, width) if config.ngrams else None
         self.position = nn.Embedding(config.max_positions + config.first_position, width)
         self.segment = nn.Embedding(config.segments, width) if config.segments else None
         self.norm = LayerNorm(width, eps=config.norm_epsilon)
@@ -46,6 +48,8 @@ class Embeddings(nn.Module):
         self, batch: PackedBatch, dtype: torch.dtype, nudge_TH: Tensor | None = None
     ) -> Tensor:
         words_TH = self.word(batch.tokens)
+        if self.ngrams is not None:
+            words_TH = words_TH + self.ngrams(batch)
         if nudge_TH is not None:
             words_TH = words_TH + nudge_TH
         x_TH = words_TH + self.position(batch.positions + self.config.first_position)
@@ -115,6 +119,8 @@ class Encoder(nn.Module):
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.apply(init_weights)
+        if self.embeddings.ngrams is not None:
+            self.embeddings.ngrams.reset()
 
     def forward(
         self, batch: PackedBatch, first_only: bool = False, nudge_TH: Tensor | None = None

@@ -32,6 +32,8 @@ class Family:
 
 _BERT_BODY = {
     "encoder.embeddings.word": ("{body}embeddings.word_embeddings",),
+    "encoder.embeddings.ngrams": ("{body}embeddings.ngrams",),
+    "encoder.embeddings.ngrams.table": ("{body}embeddings.ngrams.table",),
     "encoder.embeddings.position": ("{body}embeddings.position_embeddings",),
     "encoder.embeddings.segment": ("{body}embeddings.token_type_embeddings",),
     "encoder.embeddings.norm": ("{body}embeddings.LayerNorm",),
@@ -68,6 +70,7 @@ _BERT_FIELDS = {
     "dropout": "hidden_dropout_prob",
     "attention_dropout": "attention_probs_dropout_prob",
 }
+WITH_NGRAMS = "bert-ngrams"
 _ROBERTA_FIXED = {"first_position": 2}
 
 _DISTILBERT_NAMES = {
@@ -112,6 +115,13 @@ FAMILIES = {
         "BertForSequenceClassification",
         _BERT_BODY | _BERT_HEAD | _BERT_GUESS,
         _BERT_FIELDS,
+    ),
+    # Ours: not "bert", since Hugging Face's BERT would open such a folder and leave them out.
+    WITH_NGRAMS: Family(
+        "bert.",
+        "BertWithNgramsForSequenceClassification",
+        _BERT_BODY | _BERT_HEAD | _BERT_GUESS,
+        _BERT_FIELDS | {"ngrams": "ngram_rows"},
     ),
     "roberta": _roberta("RobertaForSequenceClassification"),
     "xlm-roberta": _roberta("XLMRobertaForSequenceClassification"),
@@ -168,6 +178,13 @@ def write_config(config: EncoderConfig, model_type: str) -> dict[str, Any]:
     if "embedding_size" in content and content["embedding_size"] is None:
         content["embedding_size"] = config.hidden_size
     return content | {"model_type": model_type, "architectures": [family.architecture]}
+
+
+def with_ngrams(model_type: str) -> str:
+    """The model type of an encoder of this type to which n-grams are added."""
+    if model_type not in ("bert", WITH_NGRAMS):
+        raise UserError(f"model.ngrams goes with encoders of BERT, not with {model_type}.")
+    return WITH_NGRAMS
 
 
 def family_of(content: Mapping[str, Any], where: str) -> Family:

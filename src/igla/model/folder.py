@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from igla.errors import UserError
 from igla.model.config import EncoderConfig
 from igla.model.encoder import SequenceClassifier
-from igla.model.families import FAMILIES, Family, family_of, read_config, write_config
+from igla.model.families import (
+    FAMILIES,
+    WITH_NGRAMS,
+    Family,
+    family_of,
+    read_config,
+    with_ngrams,
+    write_config,
+)
 
 
 @dataclass(frozen=True)
@@ -33,13 +41,14 @@ class LoadedModel:
 
 
 def load_classifier(
-    folder: Path, classes: int | None = None, dropout: float | None = None
+    folder: Path, classes: int | None = None, dropout: float | None = None, ngrams: int = 0
 ) -> LoadedModel:
     """Read a folder of the BERT family.
 
     classes  how many there are to be; a head with another number is left out and starts anew.
              None: as many as the folder's head has.
     dropout  in place of the folder's own
+    ngrams   rows of a table of n-grams to be added where the folder has none
 
     Raises UserError when a file is missing, damaged or not supported.
     """
@@ -48,6 +57,8 @@ def load_classifier(
     config = read_config(content, str(folder / "config.json"))
     if dropout is not None:
         config = replace(config, dropout=dropout, attention_dropout=dropout)
+    if ngrams:
+        config = _with_ngrams(config, ngrams, content["model_type"])
     theirs = _with_body_prefix(_read_tensors(folder), family)
     found = _their_classes(theirs, family)
     model = SequenceClassifier(config, classes or found or 2)
@@ -56,7 +67,7 @@ def load_classifier(
         ours = {name: value for name, value in ours.items() if not name.startswith("output.")}
     model.load_state_dict(ours, strict=False)
     new = tuple(name for name in model.state_dict() if name not in ours)
-    missing = [name for name in new if name.startswith("encoder.")]
+    missing = [name for name in new if name.startswith("encoder.") and ".ngrams." not in name]
     if missing:
         raise UserError(f"{folder} lacks {len(missing)} weights of the encoder, as {missing[0]}.")
     return LoadedModel(model, content, new, tuple(sorted(set(theirs) - used)))
@@ -75,7 +86,10 @@ def save_classifier(
 
     `content` is the config.json that the model came with, or {"model_type": "bert"}.
     """
-    config = dict(content) | write_config(model.config, content["model_type"])
+    model_type = content["model_type"]
+    if model.config.ngrams:
+        model_type = with_ngrams(model_type)
+    config = dict(content) | write_config(model.config, model_type)
     config["id2label"] = {str(index): name for index, name in enumerate(class_names)}
     config["label2id"] = {name: index for index, name in enumerate(class_names)}
     kind = "multi_label_classification" if multi_label else "single_label_classification"
@@ -84,14 +98,23 @@ def save_classifier(
         config.pop(outdated, None)
     text = json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
-    tensors = their_tensors(model.state_dict(), FAMILIES[content["model_type"]])
+    tensors = their_tensors(model.state_dict(), FAMILIES[model_type])
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def read_shape(folder: Path, dropout: float) -> EncoderConfig:
-    """The shape of a folder's encoder, with this dropout."""
-    config = read_config(read_json(folder / "config.json"), str(folder / "config.json"))
-    return replace(config, dropout=dropout, attention_dropout=dropout)
+def read_shape(folder: Path, dropout: float, ngrams: int = 0) -> EncoderConfig:
+    """The shape of a folder's encoder, with this dropout, and n-grams as in load_classifier."""
+    content = read_json(folder / "config.json")
+    config = read_config(content, str(folder / "config.json"))
+    config = replace(config, dropout=dropout, attention_dropout=dropout)
+    return _with_ngrams(config, ngrams, content["model_type"]) if ngrams else config
+
+
+def _with_ngrams(config: EncoderConfig, ngrams: int, model_type: str) -> EncoderConfig:
+    with_ngrams(model_type)
+    if config.ngrams not in (0, ngrams):
+        raise UserError(f"The base has {config.ngrams} rows of n-grams: leave out model.ngrams.")
+    return replace(config, ngrams=ngrams)
 
 
 def load_pretrained(model: nn.Module, folder: Path) -> tuple[str, ...]:
@@ -108,14 +131,17 @@ def load_pretrained(model: nn.Module, folder: Path) -> tuple[str, ...]:
 
 
 def save_pretrained(folder: Path, model: nn.Module, config: EncoderConfig, pad: int) -> None:
-    """Write a model's encoder, and its head of words if it has one, as a folder of BERT.
+    """Write a model's encoder, and its head of words if it has one, as a folder of BERT,
+    or of BERT with n-grams.
 
     pad  id of the padding token
     """
-    family = FAMILIES["bert"]
+    model_type = WITH_NGRAMS if config.ngrams else "bert"
+    family = FAMILIES[model_type]
     state = _pretrained(model, family)
-    kind = "BertForMaskedLM" if "guess.bias" in state else "BertModel"
-    content = write_config(config, "bert") | {"architectures": [kind], "pad_token_id": pad}
+    body = "BertWithNgrams" if config.ngrams else "Bert"
+    kind = f"{body}ForMaskedLM" if "guess.bias" in state else f"{body}Model"
+    content = write_config(config, model_type) | {"architectures": [kind], "pad_token_id": pad}
     text = json.dumps(content | {"dtype": "float32"}, ensure_ascii=False, indent=2, sort_keys=True)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
     tensors = their_tensors(state, family)

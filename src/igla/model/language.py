@@ -65,7 +65,7 @@ class ReplacedTokenModel(nn.Module):
         self.generator = MaskedLanguageModel(
             replace(generator, embedding_size=config.embedding_size or config.hidden_size)
         )
-        for name in ("word", "position", "segment"):
+        for name in ("word", "ngrams", "position", "segment"):
             shared = getattr(self.encoder.embeddings, name)
             setattr(self.generator.encoder.embeddings, name, shared)
         self.dense = Linear(config.hidden_size, config.hidden_size)

@@ -139,11 +139,12 @@ def _update(
     """Weigh the mean of the summed gradients, clip, step, and clear what was accumulated."""
     rate = settings.learning_rate(state.step)
     set_learning_rate(state.optimizer, rate)
-    divisor = state.loss_count * state.scale.factor
+    count = state.loss_count or 1.0  # a few words of which none was hidden teach nothing
+    divisor = count * state.scale.factor
     with record_function("optimizer"):
         norm = apply_gradients(state.optimizer, weight / divisor, settings.clip_norm)
     finite = bool(np.isfinite(norm))
-    mean_loss = state.loss_sum / state.loss_count
+    mean_loss = state.loss_sum / count
     if not finite and not state.scale.dynamic:
         raise UserError(
             f"The training diverged at step {state.step + 1} (loss {mean_loss:.3g}, gradient norm "

@@ -13,8 +13,8 @@ from igla.recipe import OptimRecipe
 def make_optimizer(optim: OptimRecipe, model: Any) -> Optimizer:
     """The optimizer of a resolved recipe.
 
-    Where it can, it updates the word embedding row by row; not beside a moving average, which wants
-    all rows in every step, nor where the words' rows are also what is guessed.
+    Where it can, it updates the tables of words and n-grams row by row; not beside a moving
+    average, which wants all rows in every step, nor where the words' rows are also what is guessed.
     """
     assert optim.learning_rate != "auto"
     optimizer = build_optimizer(
@@ -28,7 +28,11 @@ def make_optimizer(optim: OptimRecipe, model: Any) -> Optimizer:
         layer_decay=optim.layer_decay,
         layer_of=partial(layer_of, model.config),
     )
-    if isinstance(optimizer, AdamW) and isinstance(model, SequenceClassifier) and not optim.ema:
-        word = model.encoder.embeddings.word
-        word.before_reading = optimizer.by_rows(word.weight)
+    if isinstance(optimizer, AdamW) and not optim.ema:
+        embeddings = model.encoder.embeddings
+        tables = [embeddings.word] if isinstance(model, SequenceClassifier) else []
+        if embeddings.ngrams is not None:
+            tables.append(embeddings.ngrams.table)
+        for table in tables:
+            table.before_reading = optimizer.by_rows(table.weight)
     return optimizer

@@ -21,6 +21,7 @@ from igla.objective.masked_lm import MaskedLM
 from igla.objective.masking import Masking
 from igla.objective.replaced_token import ReplacedToken
 from igla.recipe import Recipe
+from igla.text.spelling import continuing
 from igla.text.tokenizer import TextEncoder
 
 
@@ -45,11 +46,7 @@ def _masking(recipe: Recipe, encoder: TextEncoder) -> Masking:
 def masking_for(encoder: TextEncoder, share: float, unit: str) -> Masking:
     """Masking of the tokens of a vocabulary; UserError when it has no mask."""
     special = torch.from_numpy(encoder.special)
-    continues = torch.zeros(encoder.vocab_size, dtype=torch.bool)
-    pieces = encoder.tokenizer.get_vocab()
-    spaced = any(piece.startswith("\u2581") for piece in pieces)
-    for piece, number in pieces.items():
-        continues[number] = not piece.startswith("\u2581") if spaced else piece.startswith("##")
+    continues = torch.from_numpy(continuing(encoder.tokenizer))
     return Masking(share, unit, encoder.mask_token_id, special, continues)
 
 

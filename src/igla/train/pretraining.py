@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from igla.data.corpus import Corpus, load_corpus
+from igla.data.dataset import load_dataset
 from igla.data.rows import in_turns
 from igla.data.split import TRAIN, VALIDATION
 from igla.data.store import TokenStore
@@ -19,6 +20,7 @@ from igla.data.windows import Windows, open_windows
 from igla.errors import UserError
 from igla.model.folder import load_pretrained, read_shape, save_pretrained
 from igla.model.language import MaskedLanguageModel, ReplacedTokenModel
+from igla.model.ngrams import spell
 from igla.model.transplant import by_pieces, by_similarity, shared_tokens
 from igla.objective import Objective
 from igla.recipe import Recipe
@@ -55,7 +57,9 @@ class Pretraining:
 
     @classmethod
     def open(cls, recipe: Recipe, folder: Path, say: Say) -> "Pretraining":
-        corpus = load_corpus(recipe.corpus, recipe.train.seed)
+        seed = recipe.train.seed
+        labelled = None if recipe.data.source is None else load_dataset(recipe.data, seed)
+        corpus = load_corpus(recipe.corpus, seed, labelled)
         check_unchanged(corpus.fingerprint, folder / DATA)
         for decision in corpus.decisions:
             say(decision.said)
@@ -109,6 +113,7 @@ class Pretraining:
     def build_model(self, recipe: Recipe, say: Say) -> Any:
         torch.manual_seed(recipe.train.seed)
         model = self._from_scratch(recipe, say) if self.base is None else self._of_base(recipe, say)
+        spell(model, self.encoder.tokenizer)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         say(f"model {recipe.model.base or recipe.model.size}: {parameters / 1e6:.1f}M parameters")
         return model
@@ -126,7 +131,7 @@ class Pretraining:
 
     def _of_base(self, recipe: Recipe, say: Say) -> Any:
         assert self.base is not None
-        config = read_shape(self.base, recipe.model.dropout)
+        config = read_shape(self.base, recipe.model.dropout, recipe.model.ngrams)
         check_vocabulary(load_tokenizer(self.base).get_vocab_size(), config, self.base)
         model = self.pretext.model(recipe, config)
         new = load_pretrained(model, self.base)
@@ -195,6 +200,8 @@ class Pretraining:
                     sums[name] += value.item()
         model.train()
         count = sums.pop("count")
+        if not count:
+            raise UserError("There is nothing to guess: the tokenizer knows no word of the texts.")
         figures = {
             "validation_loss" if name == "loss" else name: value / count
             for name, value in sums.items()

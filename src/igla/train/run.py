@@ -23,6 +23,7 @@ from igla.data.plan import DataPlan, Plan
 from igla.errors import UserError
 from igla.model.encoder import Encoder
 from igla.model.folder import read_json
+from igla.model.parts import Embedding
 from igla.objective import Objective
 from igla.ops.native import native
 from igla.optim import Ema, learning_rate_factor
@@ -317,7 +318,9 @@ def _steps(run: Run) -> bool:
                 break
         if state.micro_step:
             run.save()
-    run.model.encoder.embeddings.word.before_reading = None  # the optimizer has done its work
+    for module in run.model.modules():
+        if isinstance(module, Embedding):
+            module.before_reading = None  # the optimizer has done its work
     if state.step:
         run.say(Throughput.of(read_records(run.folder)).said)
     return not interrupts.asked or state.step == settings.total_steps

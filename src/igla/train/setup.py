@@ -19,6 +19,7 @@ from igla.infer.scoring import score
 from igla.model.config import EncoderConfig, named_config
 from igla.model.encoder import SequenceClassifier
 from igla.model.folder import load_classifier, read_json
+from igla.model.ngrams import spell
 from igla.recipe import Recipe
 from igla.sealed import write_durably
 from igla.text.tokenizer import TextEncoder, measure_fit
@@ -94,15 +95,17 @@ def build_model(recipe: Recipe, setup: Setup, say: Say) -> SequenceClassifier:
     torch.manual_seed(recipe.train.seed)
     classes, shape = len(setup.classes), recipe.model
     if setup.base is not None:
-        loaded = load_classifier(setup.base, classes, shape.dropout)
+        loaded = load_classifier(setup.base, classes, shape.dropout, shape.ngrams)
         new = [name for name in loaded.new if name.endswith("weight")]
         say(f"base {shape.base}: starts anew: {', '.join(new) or 'nothing'}")
         if loaded.unused:
             say(f"base {shape.base}: {len(loaded.unused)} weights of other heads are not used")
         check_vocabulary(setup.encoder.vocab_size, loaded.model.config, setup.base)
+        spell(loaded.model, setup.encoder.tokenizer)
         return loaded.model
     config = shape_of(recipe, setup.encoder.vocab_size)
     model = SequenceClassifier(config, classes)
+    spell(model, setup.encoder.tokenizer)
     if shape.words == "cooccurrence":
         embeddings, rows = model.encoder.embeddings, setup.rows(TRAIN)
         start_words(embeddings, setup.encoder, setup.store, rows, say)
@@ -133,6 +136,7 @@ def shape_of(recipe: Recipe, vocab_size: int) -> EncoderConfig:
         max_positions=recipe.text.max_length,
         dropout=shape.dropout,
         attention_dropout=shape.dropout,
+        ngrams=shape.ngrams,
         **changes,
     )
 
