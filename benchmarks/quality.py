@@ -1,10 +1,13 @@
 """Quality of a recipe over several seeds of split, weights and order, beside the TF-IDF baseline.
 
-    python benchmarks/quality.py --data toxic_ru.csv [--recipe recipes/toxic-ru.yaml] [--seeds 3]
-        [--output FOLDER] [KEY=VALUE]…
+    python benchmarks/quality.py --data toxic_ru.csv [--recipe recipes/toxic-ru.yaml]
+        [--adapt recipes/minilm-ru-adapt.yaml --base runs/base/model]
+        [--seeds 3] [--first 1] [--output FOLDER] [KEY=VALUE]…
 
-Each seed is a whole `igla train`, whose test part nothing was chosen on. Runs that are in the
-folder already are resumed or read, not repeated. Prints a table and writes quality.json.
+Each seed is a whole `igla train`, whose test part nothing was chosen on. With --adapt, the base
+first learns the language of that seed's rows to train on, in a run of its own; rows to validate and
+to test on are not shown to it either. Runs that are in the folder already are resumed or read, not
+repeated. Prints a table and writes quality.json.
 """
 
 import argparse
@@ -18,9 +21,10 @@ import numpy as np
 from scipy.stats import t
 
 from igla.evaluate.metrics import Scored, headline
-from igla.recipe import load_recipe
+from igla.recipe import Recipe, load_recipe
 from igla.sealed import write_durably
 from igla.terminal import plain_console
+from igla.train.finish import MODEL
 from igla.train.run import RECIPE, resume, train
 
 FIGURES = ("macro_f1", "pr_auc", "roc_auc", "accuracy", "ece")
@@ -32,14 +36,16 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--data", required=True)
     arguments.add_argument("--recipe", type=Path)
-    arguments.add_argument("--seeds", type=int, default=3)
+    arguments.add_argument("--base", help="folder that each seed starts from")
+    arguments.add_argument("--adapt", type=Path, help="recipe by which each seed adapts the base")
+    arguments.add_argument("--seeds", type=int, default=3, help="how many")
+    arguments.add_argument("--first", type=int, default=1, help="the first seed")
     arguments.add_argument("--output", type=Path, default=Path("runs/quality"))
     arguments.add_argument("changes", nargs="*", metavar="KEY=VALUE")
     asked = arguments.parse_args()
-    found = [
-        run(asked.data, seed, asked.output, asked.recipe, asked.changes)
-        for seed in range(1, asked.seeds + 1)
-    ]
+    if asked.adapt and not asked.base:
+        raise SystemExit("--adapt asks for a --base to adapt.")
+    found = [run(asked, seed) for seed in range(asked.first, asked.first + asked.seeds)]
     metrics = [one["metrics"] for one in found]
     result = {
         "changes": asked.changes,
@@ -63,15 +69,25 @@ def main() -> None:
         print(f"  {name:9} {one['mean']:+.4f} [{one['low']:+.4f}, {one['high']:+.4f}]")
 
 
-def run(
-    data: str, seed: int, output: Path, given: Path | None, changes: list[str]
-) -> dict[str, Any]:
+def run(asked: argparse.Namespace, seed: int) -> dict[str, Any]:
     """The metrics.json of one seed's run, and its predictions.csv by row."""
-    folder = output / f"seed-{seed}"
-    console = plain_console()
-    source = str(Path(data).absolute())
-    recipe = load_recipe(given, [f"data.source={source}", f"train.seed={seed}", *changes])
-    asked = folder / "asked.yaml"
+    common = [f"data.source={Path(asked.data).absolute()}", f"train.seed={seed}"]
+    if asked.base:
+        common.append(f"model.base={asked.base}")
+    if asked.adapt:
+        adapted = asked.output / f"base-{seed}"
+        finish(load_recipe(asked.adapt, common), adapted)
+        common[-1] = f"model.base={adapted / MODEL}"
+    folder = asked.output / f"seed-{seed}"
+    finish(load_recipe(asked.recipe, [*common, *asked.changes]), folder)
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        return {"metrics": metrics, "predictions": list(csv.DictReader(file))}
+
+
+def finish(recipe: Recipe, folder: Path) -> None:
+    """Train by the recipe in the folder, or go on there."""
+    asked, console = folder / "asked.yaml", plain_console()
     if (folder / RECIPE).exists():
         if asked.read_text(encoding="utf-8") != recipe.to_yaml():
             raise SystemExit(f"{folder} holds a run by another recipe: name another --output.")
@@ -80,9 +96,6 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
         write_durably(asked, recipe.to_yaml())
         train(recipe, folder, console)
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        return {"metrics": metrics, "predictions": list(csv.DictReader(file))}
 
 
 def differences(found: list[dict[str, Any]]) -> dict[str, dict[str, float]]:

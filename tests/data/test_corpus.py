@@ -58,11 +58,12 @@ def test_what_is_dropped_is_counted(tmp_path: Path) -> None:
         assert f"dropped: 1 documents ({why})" in said
 
 
-def test_of_labelled_rows_only_those_to_train_on_are_read(rows: Path) -> None:
+def test_labelled_rows_keep_their_parts_and_those_to_test_on_are_not_read(rows: Path) -> None:
     dataset = load_dataset(DataRecipe(source=str(rows)), seed=1)
     found = load_corpus(CorpusRecipe(similar="keep"), 1, dataset)
     assert found.names == ("data",)
-    assert sorted(texts(found)) == sorted(dataset.texts(dataset.part(TRAIN)))
+    for part in (TRAIN, VALIDATION):
+        assert sorted(found.texts(part)) == sorted(dataset.texts(dataset.part(part)))
     other = load_corpus(
         CorpusRecipe(similar="keep"), 2, load_dataset(DataRecipe(source=str(rows)), seed=2)
     )

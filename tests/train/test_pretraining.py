@@ -160,7 +160,7 @@ def test_a_base_learns_the_rows_to_train_on_and_ngrams_that_a_classifier_keeps(
     said = (adapted / "train.log").read_text()
     classifier = run(small(f"model.base={adapted / 'model'}"), tmp_path / "run")
     trained_on = json.loads((classifier / "data.json").read_text())
-    assert "data: 76 of 76 documents" in said, (said, trained_on)
+    assert "data: 86 of 86 documents" in said, (said, trained_on)
     assert "starts anew: dense.weight, output.weight\n" in (classifier / "train.log").read_text()
     assert read_shape(classifier / "model", 0.0).ngrams == 512
 

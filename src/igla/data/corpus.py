@@ -59,30 +59,38 @@ class Corpus:
 
 @dataclass(frozen=True)
 class _Stream:
-    """The documents of one source, which can be gone through again, and what they hang on."""
+    """Documents that can be gone through again.
+
+    fingerprint  of what they hang on
+    part         that all of them are of; None: each by its text
+    """
 
     fingerprint: str
     documents: Callable[[], Iterator[str]]
+    part: int | None = None
 
 
 def load_corpus(recipe: CorpusRecipe, seed: int, labelled: Dataset | None = None) -> Corpus:
     """Read and clean the sources of a recipe; from the cache where that has been done before.
 
-    labelled  rows whose texts to train on are a source as well, named DATA; those to validate and
-              to test on are not, so that who learns from the corpus has not seen them
+    labelled  rows whose texts are a source as well, named DATA, each in its own part: those to
+              test on are in none, so that who learns from the corpus has not seen them
 
     Raises UserError where there is nothing to learn from.
     """
-    streams = {name: _opened(where, recipe) for name, where in sorted(recipe.sources.items())}
+    streams = {name: [_opened(where, recipe)] for name, where in sorted(recipe.sources.items())}
     if labelled is not None:
         if DATA in streams:
             raise UserError(f"A source is named {DATA}, as the labelled rows are: rename it.")
-        streams[DATA] = _Stream(labelled.fingerprint, partial(_texts_to_train_on, labelled))
+        streams[DATA] = [
+            _Stream(labelled.fingerprint, partial(_texts_of, labelled, part), part)
+            for part in (TRAIN, VALIDATION)
+        ]
     if not streams:
         raise UserError("No texts are given: name files with --corpus, or in corpus.sources.")
     # What is the same documents seen more or less often needs no new reading.
     settings = recipe.model_dump_json(exclude={"sources", "shares", "temperature"})
-    prints = {name: stream.fingerprint for name, stream in streams.items()}
+    prints = {name: several[0].fingerprint for name, several in streams.items()}
     wanted = json.dumps([settings, seed, prints])
     key = hashlib.sha256(wanted.encode()).hexdigest()[:32]
     folder = cached_folder(
@@ -100,8 +108,8 @@ def _opened(where: str, recipe: CorpusRecipe) -> _Stream:
     return _Stream(source.fingerprint(), lambda: documents(source, columns.text))
 
 
-def _texts_to_train_on(dataset: Dataset) -> Iterator[str]:
-    for texts in dataset.text_batches(dataset.part(TRAIN)):
+def _texts_of(dataset: Dataset, part: int) -> Iterator[str]:
+    for texts in dataset.text_batches(dataset.part(part)):
         yield from texts
 
 
@@ -144,17 +152,20 @@ class _Cleaning:
         self.numbers = count()
         self.dropped: Counter[str] = Counter()
 
-    def write(self, streams: dict[str, _Stream], folder: Path) -> None:
+    def write(self, streams: dict[str, list[_Stream]], folder: Path) -> None:
         """Write documents.arrow and decisions.json."""
         read: Counter[str] = Counter()
         kept: Counter[str] = Counter()
         with pa.ipc.new_file(str(folder / "documents.arrow"), _SCHEMA) as writer:
-            for number, (name, stream) in enumerate(streams.items()):
-                for texts in batched(stream.documents(), _BATCH):
-                    read[name] += len(texts)
-                    texts = self._clean(texts)
-                    kept[name] += len(texts)
-                    writer.write_batch(_record(texts, number, [self._part(one) for one in texts]))
+            for number, (name, several) in enumerate(streams.items()):
+                for stream in several:
+                    for texts in batched(stream.documents(), _BATCH):
+                        read[name] += len(texts)
+                        texts = self._clean(texts)
+                        kept[name] += len(texts)
+                        part = stream.part
+                        parts = [self._part(one) if part is None else part for one in texts]
+                        writer.write_batch(_record(texts, number, parts))
         if not kept.total():
             raise UserError("Not one document of corpus.sources is left after cleaning.")
         decisions = [
