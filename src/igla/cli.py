@@ -203,6 +203,28 @@ def predict(
         command.predict_texts(run, texts or None)
 
 
+@app.command(
+    epilog="""
+    Examples:\n
+      igla serve runs/first\n
+      igla serve toxic=runs/toxic spam=runs/spam --port 8080 --config serve.yaml
+    """
+)
+def serve(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="[NAME=]FOLDER…", help="Runs or model folders; the first answers."),
+    ],
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at.")] = 8080,
+    config: Annotated[Path | None, typer.Option(help="YAML of attributes and limits.")] = None,
+) -> None:
+    """Answer Perspective's, OpenAI's, Text Embeddings Inference's and KServe's clients."""
+    from igla.serve.command import serve as run
+
+    run(models, host, port, config)
+
+
 @app.command()
 def doctor() -> None:
     """Say what this machine can do, measured, and what igla will choose on it."""

@@ -1,0 +1,1 @@
+"""A classifier behind HTTP, in the words of the services that it takes the place of."""

@@ -1,0 +1,129 @@
+"""The server: its parts put together, from start to the last answer."""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from igla.serve.engine import Engine
+from igla.serve.labels import check_labels
+from igla.serve.language import detect
+from igla.serve.metrics import Metrics
+from igla.serve.models import Models, Served
+from igla.serve.protocols import kserve, openai, perspective, tei
+from igla.serve.protocols.discovery import discovery
+from igla.serve.service import Service
+from igla.serve.settings import Settings
+
+PROTOCOLS = (perspective, openai, tei, kserve)
+
+
+def create_app(served: Sequence[Served], settings: Settings) -> FastAPI:
+    """The application over models that are loaded; the first one is the default.
+
+    UserError where the settings name what no model knows.
+    """
+    models, metrics = Models(served), Metrics()
+    check_labels(settings, {name for one in served for name in one.classes})
+    engine = Engine(settings.limits.waiting_tokens, metrics.batch)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        detect("Готово?")  # its tables are read now, and not with the first comment
+        service = Service(settings, models, engine, metrics)
+        app.state.service = service
+        metrics.waiting.set_function(lambda: engine.waiting_tokens)
+        engine.start()
+        yield
+        service.draining = True
+        await engine.close()
+
+    app = FastAPI(
+        title="igla", version=version("igla"), lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    for protocol in PROTOCOLS:
+        app.include_router(protocol.router)
+
+    @app.get("/metrics", tags=["Operation"])
+    async def show_metrics() -> Response:
+        """Figures for Prometheus."""
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/$discovery/rest", tags=["Perspective"])
+    async def describe(request: Request) -> dict[str, Any]:
+        """Perspective's methods, for Google's clients."""
+        return discovery(str(request.base_url))
+
+    app.add_middleware(_Border, most=settings.limits.body_bytes, metrics=metrics)
+    return app
+
+
+class _Border:
+    """Refuses bodies that are too long before they are read whole, counts and times answers."""
+
+    def __init__(self, app: ASGIApp, most: int, metrics: Metrics):
+        self.app = app
+        self.most = most
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), 500
+
+        async def send_counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            body = await self._body(receive)
+            if body is None:
+                message = f"The body is longer than {self.most:,} bytes."
+                await _refusal_of(scope["path"], 413, message)(scope, receive, send_counted)
+                return
+            await self.app(scope, _replayed(body, receive), send_counted)
+        finally:
+            route = scope.get("route")
+            path = getattr(route, "path", "unknown")
+            self.metrics.answered(path, status, time.perf_counter() - start)
+
+    async def _body(self, receive: Receive) -> bytes | None:
+        """The whole body, or None when it is too long."""
+        body = bytearray()
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if len(body) > self.most:
+                return None
+            if not message.get("more_body"):
+                return bytes(body)
+
+
+def _refusal_of(path: str, status: int, message: str) -> Response:
+    """An error in the shape of the protocol that a path is of."""
+    for protocol in PROTOCOLS:
+        if protocol.router.prefix and path.startswith(protocol.router.prefix + "/"):
+            return protocol.refusal(status, message)
+    return tei.refusal(status, message)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """Gives the body once, then what else comes: that the client has left."""
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again

@@ -1,0 +1,185 @@
+"""One model thread, which takes what waits: batches without a timer.
+
+While the thread computes, sequences of other requests gather; when it is free it takes as many of
+them, of one model and in the order they came, as make a batch. A lone request never waits, and
+under load the batches grow by themselves.
+"""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from igla.data.batch import pack
+from igla.infer.classifier import Classifier
+from igla.infer.scoring import TOKENS_A_BATCH
+
+
+class Full(Exception):
+    """The queue holds all it may.
+
+    wait  seconds after which there should be room
+    """
+
+    def __init__(self, wait: float):
+        super().__init__(f"The queue is full; try again in {wait:.0f} s.")
+        self.wait = wait
+
+
+class Closing(Exception):
+    """The engine takes no more work."""
+
+
+@dataclass(eq=False)
+class _Job:
+    """The sequences of one request.
+
+    left   how many of them have no logits yet
+    done   is given [N, C] logits when none is left, or the error; cancelled by who has left
+    """
+
+    classifier: Classifier
+    sequences: list[np.ndarray]
+    logits: list[np.ndarray | None]
+    left: int
+    done: "asyncio.Future[np.ndarray]"
+    came: float = field(default_factory=time.perf_counter)
+
+
+@dataclass(frozen=True)
+class BatchDone:
+    """What is told of a batch: its sequences and tokens, seconds computing and of the longest wait
+    before."""
+
+    sequences: int
+    tokens: int
+    seconds: float
+    waited: float
+
+
+class Engine:
+    """Computes logits in one thread, for callers in the event loop that it was started in.
+
+    capacity  tokens that may wait; what would go beyond is refused at once
+    on_batch  is told of each batch, in the model thread
+    """
+
+    def __init__(self, capacity: int, on_batch: Callable[[BatchDone], None]):
+        self._capacity = capacity
+        self._on_batch = on_batch
+        self._waiting: deque[tuple[_Job, int]] = deque()
+        self._tokens = 0
+        self._rate = 5_000.0  # tokens a second, measured as it goes
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self) -> None:
+        """To be called in the event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    @property
+    def waiting_tokens(self) -> int:
+        return self._tokens
+
+    async def logits(self, classifier: Classifier, sequences: list[np.ndarray]) -> np.ndarray:
+        """Logits [N, C] of token ids; N ≥ 1.
+
+        Raises Full or Closing at once. When the caller is cancelled, what is not computed yet
+        never will be.
+        """
+        assert self._loop is not None
+        job = _Job(
+            classifier, sequences, [None] * len(sequences), len(sequences),
+            self._loop.create_future(),
+        )  # fmt: skip
+        tokens = sum(len(sequence) for sequence in sequences)
+        with self._changed:
+            if self._closing:
+                raise Closing
+            # One request alone always fits, or it could never be served.
+            if self._tokens and self._tokens + tokens > self._capacity:
+                raise Full(self._tokens / self._rate)
+            self._waiting.extend((job, index) for index in range(len(sequences)))
+            self._tokens += tokens
+            self._changed.notify()
+        return await job.done
+
+    async def close(self) -> None:
+        """Finish what was accepted, then end the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        await asyncio.to_thread(self._thread.join)
+
+    def _work(self) -> None:
+        with torch.inference_mode():
+            while batch := self._take():
+                self._compute(batch)
+
+    def _take(self) -> list[tuple[_Job, int]]:
+        """The next batch, waited for; empty when the engine closes and nothing is left."""
+        with self._changed:
+            while True:
+                batch: list[tuple[_Job, int]] = []
+                tokens = 0
+                while self._waiting:
+                    job, index = self._waiting[0]
+                    length = len(job.sequences[index])
+                    other = bool(batch) and job.classifier is not batch[0][0].classifier
+                    if other or (batch and tokens + length > TOKENS_A_BATCH):
+                        break
+                    self._waiting.popleft()
+                    self._tokens -= length
+                    if not job.done.cancelled():
+                        batch.append((job, index))
+                        tokens += length
+                if batch or self._closing:
+                    return batch
+                self._changed.wait()
+
+    def _compute(self, batch: list[tuple[_Job, int]]) -> None:
+        start = time.perf_counter()
+        packed = pack([job.sequences[index] for job, index in batch])
+        waited = start - min(job.came for job, _ in batch)
+        try:
+            model = batch[0][0].classifier.model
+            device = next(model.parameters()).device
+            logits = model(packed.to(device)).double().cpu().numpy()
+        except Exception as error:
+            self._tell({job: error for job, _ in batch})
+            return
+        ended: dict[_Job, Any] = {}
+        for (job, index), one in zip(batch, logits, strict=True):
+            job.logits[index] = one
+            job.left -= 1
+            if not job.left:
+                ended[job] = np.stack([value for value in job.logits if value is not None])
+        self._tell(ended)
+        seconds = time.perf_counter() - start
+        tokens = len(packed.tokens)
+        self._rate += 0.1 * (tokens / seconds - self._rate)
+        self._on_batch(BatchDone(len(batch), tokens, seconds, waited))
+
+    def _tell(self, ended: dict[_Job, Any]) -> None:
+        assert self._loop is not None
+        if ended:
+            self._loop.call_soon_threadsafe(_settle, ended)
+
+
+def _settle(ended: dict[_Job, Any]) -> None:
+    for job, outcome in ended.items():
+        if job.done.done():  # its caller has left
+            continue
+        if isinstance(outcome, Exception):
+            job.done.set_exception(outcome)
+        else:
+            job.done.set_result(outcome)

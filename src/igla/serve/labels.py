@@ -1,0 +1,40 @@
+"""What other services' names stand for among a model's classes."""
+
+from igla.errors import UserError
+from igla.serve.settings import Settings
+
+_GRAVE = {"toxic", "toxicity", "rude", "offensive", "hate", "harassment", "1", "true", "yes"}
+
+
+def attributes_of(settings: Settings, classes: tuple[str, ...]) -> dict[str, int]:
+    """Perspective's attributes → column of the scores."""
+    return _columns(settings.attributes, classes, "TOXICITY")
+
+
+def categories_of(settings: Settings, classes: tuple[str, ...]) -> dict[str, int]:
+    """OpenAI's categories → column of the scores."""
+    return _columns(settings.categories, classes, "harassment")
+
+
+def check_labels(settings: Settings, classes: set[str]) -> None:
+    """UserError for a name that stands for a class of no model."""
+    for section in ("attributes", "categories"):
+        for name, label in getattr(settings, section).items():
+            if label not in classes:
+                raise UserError(
+                    f"{section}.{name}: no model has the class {label}; "
+                    f"there are {', '.join(sorted(classes))}."
+                )
+
+
+def _columns(asked: dict[str, str], classes: tuple[str, ...], usual: str) -> dict[str, int]:
+    named = {name: classes.index(label) for name, label in asked.items() if label in classes}
+    return named or {usual: _grave(classes)}
+
+
+def _grave(classes: tuple[str, ...]) -> int:
+    """The class that is to be looked at: the one with such a name, or else the last."""
+    for column, name in enumerate(classes):
+        if name.casefold() in _GRAVE:
+            return column
+    return len(classes) - 1

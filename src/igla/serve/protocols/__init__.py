@@ -1,0 +1,1 @@
+"""One module a protocol: its requests, its answers, its errors."""

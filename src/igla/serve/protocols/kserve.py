@@ -1,0 +1,180 @@
+"""The Open Inference Protocol of KServe and Triton (v2), over HTTP, with its binary extension."""
+
+import struct
+from collections.abc import Iterator
+from importlib.metadata import version as version_of
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ValidationError
+
+from igla.serve.models import Served
+from igla.serve.protocols.perspective import version_header
+from igla.serve.service import Refused, route_class, service_of
+
+_HEADER_LENGTH = "inference-header-content-length"
+
+
+def refusal(status: int, message: str) -> JSONResponse:
+    return JSONResponse({"error": message}, status)
+
+
+router = APIRouter(prefix="/v2", route_class=route_class(refusal), tags=["KServe v2"])
+
+
+class Tensor(BaseModel):
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[Any] | None = None
+    parameters: dict[str, Any] = {}
+
+
+class Output(BaseModel):
+    name: str
+
+
+class InferRequest(BaseModel):
+    id: str | None = None
+    inputs: list[Tensor]
+    outputs: list[Output] | None = None
+
+
+@router.get("")
+async def server() -> dict[str, Any]:
+    """Name, version and extensions of the server."""
+    return {"name": "igla", "version": version_of("igla"), "extensions": ["binary_tensor_data"]}
+
+
+@router.get("/health/live")
+async def live() -> dict[str, bool]:
+    """200 while the process runs."""
+    return {"live": True}
+
+
+@router.get("/health/ready")
+async def ready(request: Request) -> dict[str, bool]:
+    """200 while requests are taken."""
+    service_of(request).check_ready()
+    return {"ready": True}
+
+
+@router.get("/models/{name}")
+@router.get("/models/{name}/versions/{version}")
+async def model(request: Request, name: str, version: str | None = None) -> dict[str, Any]:
+    """What a model takes and gives."""
+    served = _find(request, name, version)
+    classes = len(served.classes)
+    return {
+        "name": name,
+        "versions": [served.version],
+        "platform": "igla",
+        "inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}],
+        "outputs": [
+            {"name": "probabilities", "datatype": "FP64", "shape": [-1, classes]},
+            {"name": "label", "datatype": "BYTES", "shape": [-1]},
+        ],
+        "parameters": {"classes": list(served.classes)},
+    }
+
+
+@router.get("/models/{name}/ready")
+@router.get("/models/{name}/versions/{version}/ready")
+async def model_ready(request: Request, name: str, version: str | None = None) -> dict[str, Any]:
+    """200 when the model answers."""
+    _find(request, name, version)
+    service_of(request).check_ready()
+    return {"name": name, "ready": True}
+
+
+@router.post("/models/{name}/infer")
+@router.post("/models/{name}/versions/{version}/infer")
+async def infer(request: Request, name: str, version: str | None = None) -> JSONResponse:
+    """Probabilities, and the label of each text."""
+    served = _find(request, name, version)
+    body, rest = _parts(await request.body(), request.headers.get(_HEADER_LENGTH))
+    try:
+        asked = InferRequest.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Refused(400, f"{where}: {first['msg']}." if where else f"{first['msg']}.") from None
+    found = await service_of(request).score(request, _texts(asked, rest), name, served.version)
+    rule = served.classifier.rule
+    labels = [
+        ",".join(np.array(rule.classes)[flags.astype(bool)]) if rule.multi_label
+        else rule.classes[int(flags)]
+        for flags in rule.labels(found.probabilities)
+    ]  # fmt: skip
+    outputs = [
+        {
+            "name": "probabilities",
+            "datatype": "FP64",
+            "shape": list(found.probabilities.shape),
+            "data": found.probabilities.ravel().tolist(),
+        },
+        {"name": "label", "datatype": "BYTES", "shape": [len(labels)], "data": labels},
+    ]
+    if asked.outputs is not None:
+        wanted = [one.name for one in asked.outputs]
+        if unknown := set(wanted) - {"probabilities", "label"}:
+            raise Refused(400, f"There is no output {sorted(unknown)[0]}.")
+        outputs = [one for one in outputs if one["name"] in wanted]
+    content = {"model_name": name, "model_version": served.version, "outputs": outputs}
+    if asked.id is not None:
+        content["id"] = asked.id
+    return JSONResponse(content, headers=version_header(served))
+
+
+def _find(request: Request, name: str, version: str | None) -> Served:
+    served = service_of(request).models.find(name, version)
+    if served is None:
+        raise Refused(404, f"There is no model {name}{f' {version}' if version else ''} here.")
+    return served
+
+
+def _parts(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
+    """The JSON of a request, and the binary tensors behind it."""
+    if header_length is None:
+        return body, b""
+    if not header_length.isdecimal() or int(header_length) > len(body):
+        raise Refused(400, "Inference-Header-Content-Length does not fit the body.")
+    return body[: int(header_length)], body[int(header_length) :]
+
+
+def _texts(asked: InferRequest, rest: bytes) -> list[str]:
+    if len(asked.inputs) != 1 or asked.inputs[0].name != "text":
+        raise Refused(400, "The model has one input, text.")
+    tensor = asked.inputs[0]
+    if tensor.datatype != "BYTES":
+        raise Refused(400, f"The input text is of BYTES, not of {tensor.datatype}.")
+    if tensor.data is not None:
+        found = [text for one in tensor.data for text in (one if isinstance(one, list) else [one])]
+    else:
+        size = tensor.parameters.get("binary_data_size")
+        if size != len(rest):
+            raise Refused(400, "The input text has no data, or not as much as it says.")
+        found = list(_elements(rest))
+    if not all(isinstance(text, str) for text in found):
+        raise Refused(400, "The input text holds something that is no text.")
+    if int(np.prod(tensor.shape)) != len(found):
+        raise Refused(400, f"The shape {tensor.shape} is not that of {len(found)} texts.")
+    return found
+
+
+def _elements(data: bytes) -> Iterator[str]:
+    """Texts, each after its length in four bytes, the lowest first."""
+    place = 0
+    while place < len(data):
+        if place + 4 > len(data):
+            raise Refused(400, "The binary data end in the middle of a length.")
+        (length,) = struct.unpack_from("<I", data, place)
+        place += 4 + length
+        if place > len(data):
+            raise Refused(400, "The binary data end in the middle of a text.")
+        try:
+            yield data[place - length : place].decode()
+        except UnicodeDecodeError:
+            raise Refused(400, "The binary data hold bytes that are not UTF-8.") from None

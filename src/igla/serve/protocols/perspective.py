@@ -1,0 +1,136 @@
+"""Google's Perspective API, v1alpha1 (Comment Analyzer API)."""
+
+import re
+from itertools import accumulate
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from igla.serve.labels import attributes_of
+from igla.serve.language import detect
+from igla.serve.models import Served
+from igla.serve.scoring import Scored
+from igla.serve.service import Refused, route_class, service_of
+
+_STATUS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    413: "INVALID_ARGUMENT",
+    429: "RESOURCE_EXHAUSTED",
+    503: "UNAVAILABLE",
+}
+_SENTENCE = re.compile(r"\S.*?(?:[.!?…]+(?=\s|$)|\n|$)", re.DOTALL)
+
+
+def refusal(status: int, message: str) -> JSONResponse:
+    """Google's shape of an error."""
+    reason = _STATUS.get(status, "UNKNOWN")
+    content = {"error": {"code": status, "message": message, "status": reason}}
+    return JSONResponse(content, status)
+
+
+router = APIRouter(prefix="/v1alpha1", route_class=route_class(refusal), tags=["Perspective"])
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+class Text(_Message):
+    text: Annotated[str, Field(max_length=100_000)]
+    type: str | None = None
+
+
+class Asked(_Message):
+    score_type: str | None = None
+    score_threshold: float | None = None
+
+
+class AnalyzeRequest(_Message):
+    """A comment, and what is asked about it; what is sent beyond is passed over, as Google does."""
+
+    comment: Text
+    requested_attributes: Annotated[dict[str, Asked], Field(min_length=1, max_length=64)]
+    languages: list[str] = []
+    do_not_store: bool = False
+    client_token: str | None = None
+    span_annotations: bool = False
+
+
+@router.post("/comments:analyze")
+async def analyze(request: Request, body: AnalyzeRequest) -> JSONResponse:
+    """Scores of a comment. Whatever languages are named, the text is scored and its language told:
+    clients name "en" as a matter of course."""
+    service = service_of(request)
+    served = service.models.default
+    known = attributes_of(service.settings, served.classes)
+    for name, asked in body.requested_attributes.items():
+        if name not in known:
+            raise Refused(400, f"Unknown requested attribute: {name}")
+        if asked.score_type not in (None, "PROBABILITY", "SCORE_TYPE_UNSPECIFIED"):
+            raise Refused(400, f"Attribute {name} has no score type {asked.score_type}.")
+    text = body.comment.text
+    if not text.strip():
+        raise Refused(400, "Comment must be non-empty.")
+    spans = [(0, len(text))]
+    if body.span_annotations:
+        spans = sentences(text, service.settings.limits.inputs - 1)
+    pieces = [text, *(text[start:end] for start, end in spans)] if len(spans) > 1 else [text]
+    found = await service.score(request, pieces, served.name, served.version)
+    detected = detect(text)
+    content: dict[str, Any] = {
+        "attributeScores": {
+            name: _scores(found, known[name], text, spans)
+            for name, asked in body.requested_attributes.items()
+            if _summary(found, known[name]) >= (asked.score_threshold or 0.0)
+        },
+        "languages": body.languages or [detected],
+        "detectedLanguages": [detected],
+    }
+    if body.client_token is not None:
+        content["clientToken"] = body.client_token
+    return JSONResponse(content, headers=version_header(served))
+
+
+def version_header(served: Served) -> dict[str, str]:
+    """Names the version that has answered, in whatever protocol."""
+    return {"x-igla-version": f"{served.name}/{served.version}"}
+
+
+def sentences(text: str, most: int) -> list[tuple[int, int]]:
+    """Begin and end of each sentence of a text; of more than `most`, the last one holds the rest.
+
+    A text without any, say of line feeds alone, is one.
+    """
+    found = [match.span() for match in _SENTENCE.finditer(text)] or [(0, len(text))]
+    return [*found[: most - 1], (found[most - 1][0], found[-1][1])] if len(found) > most else found
+
+
+def _scores(found: Scored, column: int, text: str, spans: list[tuple[int, int]]) -> dict[str, Any]:
+    values = found.probabilities[1:, column] if len(spans) > 1 else found.probabilities[:, column]
+    places = _utf16(text)
+    return {
+        "spanScores": [
+            {"begin": places[start], "end": places[end], "score": _score(float(value))}
+            for (start, end), value in zip(spans, values, strict=True)
+        ],
+        "summaryScore": _score(_summary(found, column)),
+    }
+
+
+def _summary(found: Scored, column: int) -> float:
+    return float(found.probabilities[0, column])
+
+
+def _score(value: float) -> dict[str, Any]:
+    return {"value": value, "type": "PROBABILITY"}
+
+
+def _utf16(text: str) -> list[int]:
+    """Place of each character in UTF-16 code units, in which Google counts, and of the end."""
+    return [0, *accumulate(2 if ord(character) > 0xFFFF else 1 for character in text)]

@@ -1,0 +1,149 @@
+"""What a request needs of the server, and how it is refused."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+from igla.serve.engine import Closing, Engine, Full
+from igla.serve.metrics import Metrics
+from igla.serve.models import Models
+from igla.serve.scoring import Scored, score
+from igla.serve.settings import Settings
+
+# What nginx writes down for a client that has left; nobody reads it.
+CLIENT_LEFT = 499
+
+
+_DRAINING = "The server is shutting down."
+
+
+class Refused(Exception):
+    """An answer other than 2xx, in one sentence."""
+
+    def __init__(self, status: int, message: str, retry_after: float | None = None):
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.retry_after = retry_after
+
+
+class _ClientLeft(Exception):
+    pass
+
+
+@dataclass
+class Service:
+    """The parts of a running server."""
+
+    settings: Settings
+    models: Models
+    engine: Engine
+    metrics: Metrics
+    draining: bool = False
+
+    def check_ready(self) -> None:
+        """Refused when no requests are taken any more."""
+        if self.draining:
+            raise Refused(503, _DRAINING)
+
+    async def score(
+        self,
+        request: Request,
+        texts: Sequence[str],
+        name: str | None = None,
+        version: str | None = None,
+    ) -> Scored:
+        """Scores of a request's texts; Refused in every case in which there are none."""
+        limits = self.settings.limits
+        self.check_ready()
+        if not texts:
+            raise Refused(400, "There is no text to score.")
+        if len(texts) > limits.inputs:
+            raise Refused(413, f"{len(texts)} texts in a request; {limits.inputs} are allowed.")
+        served = self.models.find(name, version)
+        if served is None:
+            raise Refused(404, f"There is no model {name}{f' {version}' if version else ''} here.")
+        try:
+            async with asyncio.timeout(limits.seconds):
+                found = await _unless_left(request, score(self.engine, served, texts))
+        except Full as full:
+            raise Refused(429, str(full), retry_after=max(1.0, full.wait)) from None
+        except Closing:
+            raise Refused(503, _DRAINING) from None
+        except TimeoutError:
+            raise Refused(503, f"No answer within {limits.seconds:g} s.", retry_after=1.0) from None
+        self.metrics.scored(found)
+        return found
+
+
+def service_of(request: Request) -> Service:
+    """The service that a request is for."""
+    service: Service = request.app.state.service
+    return service
+
+
+def route_class(refusal: Callable[[int, str], Response]) -> type[APIRoute]:
+    """Routes of a protocol, which say what is wrong in that protocol's shape.
+
+    refusal  the response of a status and a sentence
+    """
+
+    class Route(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def handle_or_refuse(request: Request) -> Response:
+                try:
+                    return await handle(request)
+                except _ClientLeft:
+                    return Response(status_code=CLIENT_LEFT)
+                except Refused as refused:
+                    response = refusal(refused.status, refused.message)
+                    if refused.retry_after is not None:
+                        response.headers["retry-after"] = f"{refused.retry_after:.0f}"
+                    return response
+                except RequestValidationError as error:
+                    return refusal(400, described(error))
+                except HTTPException as error:
+                    return refusal(error.status_code, str(error.detail))
+
+            return handle_or_refuse
+
+    return Route
+
+
+def described(error: RequestValidationError) -> str:
+    """The first fault of a request, in one sentence."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part != "body")
+    message = str(first["msg"]).rstrip(".")
+    return f"{where}: {message}." if where else f"{message}."
+
+
+async def _unless_left(request: Request, work: Awaitable[Scored]) -> Scored:
+    """The work's result; it is cancelled when the client goes before it is done."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise _ClientLeft
+        return await working
+    finally:
+        for task in (working, leaving):
+            if not task.done():
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

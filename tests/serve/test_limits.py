@@ -1,0 +1,203 @@
+"""What is too much, what is wrong, and the end of a server."""
+
+import asyncio
+import json
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from igla.serve.protocols.perspective import sentences
+
+ANALYZE = "/v1alpha1/comments:analyze"
+
+
+def infer_body(**changes: object) -> bytes:
+    tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a"]} | changes
+    return json.dumps({"inputs": [tensor]}).encode()
+
+
+WRONG = [
+    (ANALYZE, b"{", 400),
+    (ANALYZE, b"[]", 400),
+    (ANALYZE, b"\xff\xfe", 400),
+    (ANALYZE, b"[" * 100_000, 400),
+    (ANALYZE, b'{"comment": {"text": "\\ud800"}, "requestedAttributes": {"TOXICITY": {}}}', 400),
+    (ANALYZE, b'{"comment": {"text": " \\n "}, "requestedAttributes": {"TOXICITY": {}}}', 400),
+    (ANALYZE, b'{"comment": {"text": "a"}, "requestedAttributes": {}}', 400),
+    (ANALYZE, b'{"comment": {"text": 7}, "requestedAttributes": {"TOXICITY": {}}}', 400),
+    ("/v1/moderations", b'{"input": []}', 400),
+    ("/v1/moderations", b'{"input": [["a"]]}', 400),
+    ("/predict", b'{"inputs": [["a", "b", "c"]]}', 422),
+    ("/predict", b'{"inputs": ["a", ["b"]]}', 422),
+    ("/predict", json.dumps({"inputs": [["a"]] * 33}).encode(), 413),
+    ("/predict", b'{"inputs": "' + b"a" * 300_000 + b'"}', 413),
+    ("/v2/models/default/infer", b"{}", 400),
+    ("/v2/models/default/infer", infer_body(shape=[2]), 400),
+    ("/v2/models/default/infer", infer_body(datatype="FP32"), 400),
+    ("/v2/models/default/infer", infer_body(name="image"), 400),
+    ("/v2/models/other/infer", b"{}", 404),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "status"), WRONG)
+def test_what_is_wrong_is_said_in_the_protocols_shape(
+    path: str, body: bytes, status: int, server: str
+) -> None:
+    answer = httpx.post(server + path, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    message = error if isinstance(error, str) else error["message"]
+    assert len(message) > 10 and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "\n\n", "😀😀", "\u200b\u200d\ufeff", "e" + "\u0301" * 5000),
+        *("\u202eабв", "\x00\x01", "слово " * 5000),
+    ],
+)
+def test_any_text_is_scored(text: str, server: str) -> None:
+    answer = httpx.post(f"{server}/predict", json={"inputs": text}, timeout=30)
+    assert answer.status_code == 200
+    assert sum(one["score"] for one in answer.json()) == pytest.approx(1)
+
+
+def test_a_long_text_is_as_bad_as_its_worst_window(server: str) -> None:
+    kind, rude = "добрый дом " * 200, "глупый гадкий мерзкий дом "
+    scores = {
+        name: next(one["score"] for one in answer.json() if one["label"] == "rude")
+        for name, text in {"kind": kind, "both": kind + rude * 20 + kind}.items()
+        if (answer := httpx.post(f"{server}/predict", json={"inputs": text}, timeout=30))
+    }
+    assert scores["both"] > 0.9 > 0.5 > scores["kind"]
+    cut = httpx.post(f"{server}/predict", json={"inputs": kind + rude * 20, "truncate": True})
+    assert cut.json()[0]["label"] == "kind"
+
+
+def test_spans_are_counted_in_utf_16(server: str) -> None:
+    text = "Дом 😀 добрый! Ты глупый, гадкий."
+    asked = {"comment": {"text": text}, "requestedAttributes": {"TOXICITY": {}}}
+    answer = httpx.post(server + ANALYZE, json=asked | {"spanAnnotations": True}).json()
+    spans = answer["attributeScores"]["TOXICITY"]["spanScores"]
+    units = text.encode("utf-16-le")
+    found = [units[2 * one["begin"] : 2 * one["end"]].decode("utf-16-le") for one in spans]
+    assert found == ["Дом 😀 добрый!", "Ты глупый, гадкий."]
+    assert spans[0]["score"]["value"] < spans[1]["score"]["value"]
+
+
+def test_below_the_asked_threshold_no_score_is_given(server: str) -> None:
+    asked = {"comment": {"text": "добрый дом"}}
+    answer = httpx.post(
+        server + ANALYZE,
+        json=asked | {"requestedAttributes": {"TOXICITY": {"scoreThreshold": 0.9}}},
+    )
+    assert answer.json()["attributeScores"] == {}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_sentences_cover_all_but_the_spaces(seed: int) -> None:
+    chance = random.Random(seed)
+    text = "".join(chance.choice("аб.! ?\n…") for _ in range(chance.randint(1, 80)))
+    found = sentences(text, 5)
+    assert len(found) <= 5
+    assert all(start < end for start, end in found)
+    assert all(one[1] <= other[0] for one, other in pairwise(found))
+    if text.strip():
+        covered = "".join(text[start:end] for start, end in found)
+        assert covered.replace(" ", "").replace("\n", "") == "".join(text.split())
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_after_sigterm_what_was_accepted_is_answered(
+    attempt: int, serve: Callable[..., Any], trained: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "serve.yaml"
+    config.write_text("limits: {waiting_tokens: 10000000}\n", encoding="utf-8")
+    body = {"inputs": "глупый дом и добрый человек " * 800}
+
+    async def ask(running: Any) -> list[int]:
+        async with httpx.AsyncClient(timeout=60) as client:
+            url = f"{running.address}/predict"
+            asked = [asyncio.ensure_future(client.post(url, json=body)) for _ in range(64)]
+            await asyncio.sleep(0.4 + 0.3 * attempt)
+            running.process.send_signal(signal.SIGTERM)
+            done = sum(one.done() for one in asked)
+            answers = await asyncio.gather(*asked)
+        assert done < 64, "the test was too late to test anything"
+        return [answer.status_code for answer in answers]
+
+    with serve(str(trained), "--config", str(config)) as running:
+        statuses = asyncio.run(ask(running))
+        running.process.wait(timeout=30)
+    # No connection was cut: what had not been taken yet was told so.
+    assert set(statuses) <= {200, 503}
+    assert 200 in statuses
+
+
+def test_a_full_queue_is_said_at_once(
+    serve: Callable[..., Any], trained: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "serve.yaml"
+    config.write_text("limits: {waiting_tokens: 4000}\n", encoding="utf-8")
+    body = {"inputs": "глупый дом и добрый человек " * 800}
+
+    async def ask(address: str) -> list[httpx.Response]:
+        async with httpx.AsyncClient(timeout=60) as client:
+            asked = [client.post(f"{address}/predict", json=body) for _ in range(40)]
+            return list(await asyncio.gather(*asked))
+
+    with serve(str(trained), "--config", str(config)) as running:
+        answers = asyncio.run(ask(running.address))
+        found = {answer.status_code for answer in answers}
+        assert found == {200, 429}
+        refused = next(answer for answer in answers if answer.status_code == 429)
+        assert int(refused.headers["retry-after"]) >= 1
+        assert refused.json()["error_type"] == "Overloaded"
+        counted = httpx.get(f"{running.address}/metrics").text
+        assert 'igla_requests_total{route="/predict",status="429"}' in counted
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("limits: {inputs: 0}", "limits.inputs"),
+        ("colour: red", "colour"),
+        ("attributes: {INSULT: angry}", "no model has the class angry; there are kind, rude"),
+        ("{", "not YAML"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_wrong_config_is_refused_in_one_sentence(
+    content: str | None, said: str, trained: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "serve.yaml"
+    if content is not None:
+        config.write_text(content, encoding="utf-8")
+    words = [sys.executable, "-m", "igla", "serve", str(trained), "--config", str(config)]
+    ended = subprocess.run(words, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert said in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_two_models_are_told_apart_by_their_names(serve: Callable[..., Any], trained: Path) -> None:
+    with serve(f"one={trained}", f"two={trained}") as running:
+        for name in ("one", "two"):
+            told = httpx.get(f"{running.address}/v2/models/{name}").json()
+            assert told["name"] == name
+            assert httpx.get(f"{running.address}/v2/models/{name}/ready").status_code == 200
+        answer = httpx.post(
+            f"{running.address}/v1/moderations", json={"input": "a", "model": "two"}
+        )
+        assert answer.headers["x-igla-version"].startswith("two/")
+    words = [sys.executable, "-m", "igla", "serve", str(trained), str(trained)]
+    ended = subprocess.run(words, capture_output=True, text=True)
+    assert ended.returncode == 2 and "same name" in ended.stderr
