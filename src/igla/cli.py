@@ -21,8 +21,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 data_app = typer.Typer(help="Look at data before training on them.", no_args_is_help=True)
+keys_app = typer.Typer(help="Who may ask a server.", no_args_is_help=True)
 recipe_app = typer.Typer(help="Show and write recipes.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(keys_app, name="keys")
 app.add_typer(recipe_app, name="recipe")
 
 Data = Annotated[
@@ -218,11 +220,14 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at.")] = 8080,
     config: Annotated[Path | None, typer.Option(help="YAML of attributes and limits.")] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="File of igla keys; without it everybody may ask.")
+    ] = None,
 ) -> None:
     """Answer Perspective's, OpenAI's, Text Embeddings Inference's and KServe's clients."""
     from igla.serve.command import serve as run
 
-    run(models, host, port, config)
+    run(models, host, port, config, keys)
 
 
 @app.command()
@@ -231,6 +236,43 @@ def doctor() -> None:
     from igla.doctor import print_findings
 
     print_findings()
+
+
+KeysFile = Annotated[Path, typer.Option("--file", help="The file of keys.")]
+
+
+@keys_app.command(epilog="Example: igla keys add forum --per-minute 600")
+def add(
+    name: Annotated[str, typer.Argument(help="Whose it is.")],
+    file: KeysFile = Path("keys.json"),
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="What it is for: score (the default), feedback, admin; repeatable."),
+    ] = None,
+    per_minute: Annotated[int | None, typer.Option(help="Requests a minute.")] = None,
+) -> None:
+    """Make a key, print it this once, and keep its hash."""
+    from igla.serve.command import print_new_key
+
+    print_new_key(file, name, scope or ["score"], per_minute)
+
+
+@keys_app.command()
+def revoke(
+    name: Annotated[str, typer.Argument(help="Whose it was.")], file: KeysFile = Path("keys.json")
+) -> None:
+    """Take a key away; running servers know it at once."""
+    from igla.serve.keys import revoke_key
+
+    revoke_key(file, name)
+
+
+@keys_app.command("list")
+def list_keys(file: KeysFile = Path("keys.json")) -> None:
+    """Whose keys there are, and what they are for."""
+    from igla.serve.command import print_keys
+
+    print_keys(file)
 
 
 @data_app.command(

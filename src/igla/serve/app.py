@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from igla.serve.engine import Engine
+from igla.serve.keys import Doorkeeper
 from igla.serve.labels import check_labels
 from igla.serve.language import detect
 from igla.serve.metrics import Metrics
@@ -23,8 +24,12 @@ from igla.serve.settings import Settings
 PROTOCOLS = (perspective, openai, tei, kserve)
 
 
-def create_app(served: Sequence[Served], settings: Settings) -> FastAPI:
+def create_app(
+    served: Sequence[Served], settings: Settings, keys: Doorkeeper | None = None
+) -> FastAPI:
     """The application over models that are loaded; the first one is the default.
+
+    keys  who may ask; None: everybody
 
     UserError where the settings name what no model knows.
     """
@@ -35,7 +40,7 @@ def create_app(served: Sequence[Served], settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         detect("Готово?")  # its tables are read now, and not with the first comment
-        service = Service(settings, models, engine, metrics)
+        service = Service(settings, models, engine, metrics, keys)
         app.state.service = service
         metrics.waiting.set_function(lambda: engine.waiting_tokens)
         engine.start()

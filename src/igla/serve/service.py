@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from fastapi import Request, Response
@@ -12,6 +13,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from igla.serve.engine import Closing, Engine, Full
+from igla.serve.keys import Denied, Doorkeeper, Scope
 from igla.serve.metrics import Metrics
 from igla.serve.models import Models
 from igla.serve.scoring import Scored, score
@@ -46,12 +48,22 @@ class Service:
     models: Models
     engine: Engine
     metrics: Metrics
+    keys: Doorkeeper | None = None
     draining: bool = False
 
     def check_ready(self) -> None:
         """Refused when no requests are taken any more."""
         if self.draining:
             raise Refused(503, _DRAINING)
+
+    def check_key(self, request: Request, scope: Scope) -> None:
+        """Refused when keys are asked for and the request has none that is for this."""
+        if self.keys is None:
+            return
+        try:
+            self.keys.check(_key_of(request), scope)
+        except Denied as denied:
+            raise Refused(denied.status, denied.message, denied.wait) from None
 
     async def score(
         self,
@@ -63,6 +75,7 @@ class Service:
         """Scores of a request's texts; Refused in every case in which there are none."""
         limits = self.settings.limits
         self.check_ready()
+        self.check_key(request, "score")
         if not texts:
             raise Refused(400, "There is no text to score.")
         if len(texts) > limits.inputs:
@@ -81,6 +94,14 @@ class Service:
             raise Refused(503, f"No answer within {limits.seconds:g} s.", retry_after=1.0) from None
         self.metrics.scored(found)
         return found
+
+
+def _key_of(request: Request) -> str | None:
+    """Where OpenAI's and Hugging Face's clients put it, others, and Google's."""
+    kind, _, key = request.headers.get("authorization", "").partition(" ")
+    if kind.casefold() == "bearer" and key:
+        return key.strip()
+    return request.headers.get("x-api-key") or request.query_params.get("key")
 
 
 def service_of(request: Request) -> Service:
@@ -107,7 +128,7 @@ def route_class(refusal: Callable[[int, str], Response]) -> type[APIRoute]:
                 except Refused as refused:
                     response = refusal(refused.status, refused.message)
                     if refused.retry_after is not None:
-                        response.headers["retry-after"] = f"{refused.retry_after:.0f}"
+                        response.headers["retry-after"] = str(ceil(refused.retry_after))
                     return response
                 except RequestValidationError as error:
                     return refusal(400, described(error))
