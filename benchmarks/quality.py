@@ -5,9 +5,9 @@
         [--seeds 3] [--first 1] [--output FOLDER] [KEY=VALUE]…
 
 Each seed is a whole `igla train`, whose test part nothing was chosen on. With --adapt, the base
-first learns the language of that seed's rows to train on, in a run of its own; rows to validate and
-to test on are not shown to it either. Runs that are in the folder already are resumed or read, not
-repeated. Prints a table and writes quality.json.
+first learns the language of that seed's rows to train on, in a run of its own, by the same split;
+rows to test on are not shown to it either. Runs that are in the folder already are resumed or read,
+not repeated. Prints a table and writes quality.json.
 """
 
 import argparse
@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
+from igla.errors import UserError
 from igla.evaluate.metrics import Scored, headline
-from igla.recipe import Recipe, load_recipe
+from igla.recipe import DataRecipe, Recipe, load_recipe
 from igla.sealed import write_durably
 from igla.terminal import plain_console
 from igla.train.finish import MODEL
@@ -36,7 +37,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--data", required=True)
     arguments.add_argument("--recipe", type=Path)
-    arguments.add_argument("--base", help="folder that each seed starts from")
+    arguments.add_argument("--base", type=Path, help="folder that each seed starts from")
     arguments.add_argument("--adapt", type=Path, help="recipe by which each seed adapts the base")
     arguments.add_argument("--seeds", type=int, default=3, help="how many")
     arguments.add_argument("--first", type=int, default=1, help="the first seed")
@@ -45,7 +46,12 @@ def main() -> None:
     asked = arguments.parse_args()
     if asked.adapt and not asked.base:
         raise SystemExit("--adapt asks for a --base to adapt.")
-    found = [run(asked, seed) for seed in range(asked.first, asked.first + asked.seeds)]
+    if asked.base and any(change.startswith("model.base=") for change in asked.changes):
+        raise SystemExit("The base is named twice: by --base and by model.base.")
+    try:
+        found = [run(asked, seed) for seed in range(asked.first, asked.first + asked.seeds)]
+    except UserError as error:
+        raise SystemExit(str(error)) from None
     metrics = [one["metrics"] for one in found]
     result = {
         "changes": asked.changes,
@@ -72,17 +78,25 @@ def main() -> None:
 def run(asked: argparse.Namespace, seed: int) -> dict[str, Any]:
     """The metrics.json of one seed's run, and its predictions.csv by row."""
     common = [f"data.source={Path(asked.data).absolute()}", f"train.seed={seed}"]
+    recipe = load_recipe(asked.recipe, [*common, *asked.changes])
     if asked.base:
-        common.append(f"model.base={asked.base}")
-    if asked.adapt:
-        adapted = asked.output / f"base-{seed}"
-        finish(load_recipe(asked.adapt, common), adapted)
-        common[-1] = f"model.base={adapted / MODEL}"
+        recipe = recipe.replace(model__base=base_of(asked, seed, common, recipe.data))
     folder = asked.output / f"seed-{seed}"
-    finish(load_recipe(asked.recipe, [*common, *asked.changes]), folder)
+    finish(recipe, folder)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
         return {"metrics": metrics, "predictions": list(csv.DictReader(file))}
+
+
+def base_of(asked: argparse.Namespace, seed: int, common: list[str], data: DataRecipe) -> str:
+    """The base that a seed starts from: the one that was named, or what is made of it from the rows
+    that the classifier will train on, by the same split."""
+    if not asked.adapt:
+        return str(asked.base.absolute())
+    folder = (asked.output / f"base-{seed}").absolute()
+    recipe = load_recipe(asked.adapt, [*common, f"model.base={asked.base.absolute()}"])
+    finish(recipe.model_copy(update={"data": data}), folder)
+    return str(folder / MODEL)
 
 
 def finish(recipe: Recipe, folder: Path) -> None:

@@ -21,6 +21,9 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Part = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+# The teacher that is no folder: TF-IDF and logistic regression.
+BASELINE = "baseline"
+
 
 class Section(BaseModel):
     model_config = ConfigDict(
@@ -29,7 +32,11 @@ class Section(BaseModel):
 
 
 class DataRecipe(Section):
-    source: str | None = Field(None, description="File, folder or glob with the labelled rows.")
+    source: str | None = Field(
+        None,
+        description="File, folder or glob with the labelled rows; of a pretext task, their texts "
+        "beside those of corpus.",
+    )
     validation: str | None = Field(
         None, description="Rows to validate on; otherwise a part of `source` is kept aside."
     )
@@ -143,7 +150,7 @@ class ModelRecipe(Section):
         "words stand near each other in the texts to train on. On a base with a new vocabulary: "
         "pieces, the mean of the base's pieces of a word, or similar, of the words most like it.",
     )
-    ngrams: Annotated[int, Field(ge=0)] = Field(
+    ngrams: Annotated[int, Field(ge=0, le=2**24)] = Field(
         0,
         description="Rows of a table of n-grams of letters that is added to the embedding of "
         "words, on a base of BERT as well; 131072 suit most. 0: none, or those of the base.",
@@ -161,7 +168,8 @@ class ObjectiveRecipe(Section):
     teachers: tuple[str, ...] = Field(
         (),
         description="Folders of models to learn from: of distill, the encoder; of classify, "
-        "classifiers, whose mean prediction is learned beside the labels.",
+        "classifiers, whose mean prediction is learned beside the labels. A classifier named "
+        "baseline is TF-IDF + LR, on each row as trained on other rows.",
     )
     teacher_weight: Annotated[float, Field(ge=0, le=1)] = Field(
         0.5, description="Of the teachers' predictions beside the labels."

@@ -45,10 +45,13 @@ def test_each_seed_can_adapt_the_base_to_its_own_rows(rows: Path, tmp_path: Path
     words = [
         *("--data", str(rows), "--seeds", "1", "--first", "2", "--output", str(tmp_path / "out")),
         *("--base", str(tmp_path / "base" / "model"), "--adapt", str(adapt)),
-        *("train.precision=float32", "train.steps=5"),
+        *("train.precision=float32", "train.steps=5", "data.test_share=0.3"),
     ]
     subprocess.run([sys.executable, str(BENCHMARK), *words], check=True, capture_output=True)
-    adapted = (tmp_path / "out" / "base-2" / "train.log").read_text(encoding="utf-8")
-    assert "data: 86 of 86 documents" in adapted
+    adapted, classified = (
+        json.loads((tmp_path / "out" / name / "data.json").read_text(encoding="utf-8"))
+        for name in ("base-2", "seed-2")
+    )
+    assert adapted["split"] == classified["split"]
     classifier = load_recipe(tmp_path / "out" / "seed-2" / "recipe.yaml")
     assert classifier.model.base == str(tmp_path / "out" / "base-2" / "model")

@@ -64,6 +64,11 @@ def test_labelled_rows_keep_their_parts_and_those_to_test_on_are_not_read(rows: 
     assert found.names == ("data",)
     for part in (TRAIN, VALIDATION):
         assert sorted(found.texts(part)) == sorted(dataset.texts(dataset.part(part)))
+    # Where the same texts stand in another source as well, it is no different.
+    doubled = CorpusRecipe(similar="keep", sources={"forum": str(rows)})
+    again = load_corpus(doubled, 1, dataset)
+    for part in (TRAIN, VALIDATION):
+        assert sorted(again.texts(part)) == sorted(found.texts(part))
     other = load_corpus(
         CorpusRecipe(similar="keep"), 2, load_dataset(DataRecipe(source=str(rows)), seed=2)
     )

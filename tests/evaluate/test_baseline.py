@@ -1,8 +1,10 @@
 """The baseline learns what characters tell, for every kind of label."""
 
 import numpy as np
+import pytest
 
-from igla.evaluate.baseline import Baseline, blended
+from igla.errors import UserError
+from igla.evaluate.baseline import Baseline, blended, out_of_fold
 
 TEXTS = ["кошка мяу", "кошки мяукают", "собака гав", "собаки гавкают", "корова му", "коровы мычат"]
 ONES = np.ones(6, dtype=np.float32)
@@ -34,6 +36,22 @@ def test_a_row_counts_as_much_as_its_weight() -> None:
     light = Baseline(texts, labels, np.array([1, 3])).probabilities(texts)[0, 1]
     heavy = Baseline(texts, labels, np.array([1, 9])).probabilities(texts)[0, 1]
     assert 0.5 < light < heavy
+
+
+def test_out_of_fold_a_rows_own_label_says_nothing_about_it() -> None:
+    texts, labels = TEXTS * 4, np.array([0, 0, 1, 1, 2, 2] * 4)
+    weights = np.ones(24, dtype=np.float32)
+    found = out_of_fold(texts, labels, weights, labels)
+    assert found.shape == (24, 3)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    assert (found.argmax(axis=1) == labels).all()
+    other = labels.copy()
+    other[0] = 2
+    moved = np.abs(out_of_fold(texts, other, weights, labels) - found).max(axis=1)
+    assert moved[0] == 0
+    assert (moved > 0).sum() > 12
+    with pytest.raises(UserError, match="two rows of each label"):
+        out_of_fold(texts, labels, weights, np.arange(24))
 
 
 def test_two_classifiers_together_are_their_mean_log_odds() -> None:

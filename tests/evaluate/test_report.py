@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import numpy as np
+import pytest
 import yaml
 
 from igla.evaluate.calibration import reliability
@@ -104,7 +105,8 @@ def test_the_table_is_aligned_and_whole() -> None:
     assert len({line.index("[") for line in body}) == 1
 
 
-def test_the_card_opens_with_the_figures_as_data() -> None:
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_the_card_opens_with_the_figures_as_data(elsewhere: bool) -> None:
     text = render_card(
         name="run",
         base=None,
@@ -112,12 +114,14 @@ def test_the_card_opens_with_the_figures_as_data() -> None:
         model=GOOD,
         baseline=BAD,
         temperature=1.25,
+        elsewhere=elsewhere,
         max_length=128,
         decisions=["200 rows read"],
     )
     data = yaml.safe_load(text.split("---")[1])
     metrics = {one["type"]: one["value"] for one in data["model-index"][0]["results"][0]["metrics"]}
     assert metrics["macro_f1"] == round(GOOD.figures["macro_f1"], 4)
-    assert data["library_name"] == "transformers"
+    assert data["library_name"] == ("transformers" if elsewhere else "igla")
+    assert ("AutoModelForSequenceClassification" in text) is elsewhere
     assert "from scratch" in text and "| macro-F1 |" in text and "temperature (1.250)" in text
     assert re.search(r"\n{3,}", text.split("---", 2)[2].strip()) is None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from igla.data.batch import PackedBatch, pack
@@ -14,6 +15,7 @@ from igla.model.config import EncoderConfig
 from igla.model.encoder import SequenceClassifier
 from igla.model.folder import load_classifier, save_classifier
 from igla.model.ngrams import WIDTH, WordNgrams, ngrams, spell
+from igla.text.spelling import continuing
 from igla.text.tokenizer import TextEncoder, train_tokenizer
 
 TEXTS = ["дебилоидный приветик", "домик, домище и ещё", "у дома был лес"]
@@ -181,6 +183,29 @@ def test_they_are_added_to_a_base_without_them_and_no_other_number_is_taken(
     assert load_classifier(having).model.config.ngrams == ROWS
     with pytest.raises(UserError, match="4096 rows of n-grams"):
         load_classifier(having, ngrams=2 * ROWS)
+
+
+def test_a_folder_whose_ngrams_are_damaged_is_refused(encoder: TextEncoder, tmp_path: Path) -> None:
+    folder = saved(classifier(encoder, ROWS), tmp_path / "model")
+    whole = load_file(folder / "model.safetensors")
+    without = {name: value for name, value in whole.items() if ".ngrams." not in name}
+    save_file(without, folder / "model.safetensors")
+    for asked in (0, ROWS):
+        with pytest.raises(UserError, match="lacks 3 weights"):
+            load_classifier(folder, ngrams=asked)
+    config = json.loads((folder / "config.json").read_text())
+    for wrong in (-3, 0, "x", None):
+        (folder / "config.json").write_text(json.dumps(config | {"ngram_rows": wrong}))
+        with pytest.raises(UserError, match="ngram_rows"):
+            load_classifier(folder)
+
+
+def test_a_block_sign_among_word_pieces_is_a_letter_as_others(encoder: TextEncoder) -> None:
+    tokenizer = train_tokenizer("wordpiece", [*TEXTS, "▁▂▃"] * 9, vocab_size=70, lowercase=True)
+    assert any(piece.startswith("▁") for piece in tokenizer.get_vocab())
+    continues = continuing(tokenizer)
+    for piece, number in tokenizer.get_vocab().items():
+        assert continues[number] == piece.startswith("##")
 
 
 def test_who_has_no_word_pieces_is_refused(encoder: TextEncoder, tmp_path: Path) -> None:

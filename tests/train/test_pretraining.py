@@ -150,19 +150,42 @@ def test_a_classifier_starts_from_what_was_pretrained(
     assert "starts anew: dense.weight, output.weight" in (folder / "train.log").read_text()
 
 
-def test_a_base_learns_the_rows_to_train_on_and_ngrams_that_a_classifier_keeps(
-    pretrain: Pretrain, small: Callable[..., Recipe], rows: Path, tmp_path: Path
+def test_a_base_learns_labelled_rows_and_ngrams_that_a_classifier_keeps(
+    small: Callable[..., Recipe], rows: Path, tmp_path: Path
 ) -> None:
     first = small_pretraining("objective.task=masked_lm")
     base = run(first.replace(corpus__sources={"rows": str(rows)}), tmp_path / "base") / "model"
     changes = ["objective.task=masked_lm", f"model.base={base}", f"data.source={rows}"]
     adapted = run(small_pretraining(*changes, "model.ngrams=512"), tmp_path / "adapted")
-    said = (adapted / "train.log").read_text()
     classifier = run(small(f"model.base={adapted / 'model'}"), tmp_path / "run")
-    trained_on = json.loads((classifier / "data.json").read_text())
-    assert "data: 86 of 86 documents" in said, (said, trained_on)
+    assert "data: 86 of 86 documents" in (adapted / "train.log").read_text()
+    notes = [json.loads((one / "data.json").read_text()) for one in (adapted, classifier)]
+    assert notes[0]["split"] == notes[1]["split"]
+    assert "rows read" in notes[0]["decisions"][1]["said"]
     assert "starts anew: dense.weight, output.weight\n" in (classifier / "train.log").read_text()
     assert read_shape(classifier / "model", 0.0).ngrams == 512
+
+
+def test_a_base_that_has_learned_the_rows_by_another_split_is_refused(
+    small: Callable[..., Recipe], trained: Path, rows: Path, tmp_path: Path
+) -> None:
+    other = (f"model.base={trained / 'model'}", "train.seed=7")
+    with pytest.raises(UserError, match="another split"):
+        run(small(*other), tmp_path / "classifier")
+    with pytest.raises(UserError, match="another split"):
+        task = ("objective.task=masked_lm", f"data.source={rows}", "text.max_length=128")
+        run(small_pretraining(*task, *other), tmp_path / "adapted")
+
+
+def test_documents_too_short_are_said_and_none_else_is_refused(texts: Path, tmp_path: Path) -> None:
+    short = tmp_path / "short.txt"
+    short.write_text("да\n\nнет", encoding="utf-8")
+    both = {"texts": str(texts), "short": str(short)}
+    recipe = small_pretraining("objective.task=masked_lm").replace(corpus__sources=both)
+    said = (run(recipe, tmp_path / "run") / "train.log").read_text(encoding="utf-8")
+    assert "left out: 2 documents of fewer than 8 tokens" in said
+    with pytest.raises(UserError, match="nothing to learn from"):
+        run(recipe.replace(corpus__sources={"short": str(short)}), tmp_path / "none")
 
 
 def test_texts_of_unknown_words_alone_are_refused(

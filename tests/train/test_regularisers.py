@@ -22,6 +22,7 @@ SWITCHES = {
     "FGM": ["objective.adversary=fgm"],
     "PGD": ["objective.adversary=pgd", "objective.adversary_reach=0.2"],
     "teacher": ["objective.teachers=[TEACHER]", "objective.teacher_temperature=2"],
+    "the baseline": ["objective.teachers=[baseline]", "objective.teacher_weight=0.4"],
     "n-grams of letters": ["model.ngrams=1024"],
     "n-grams beside a moving average": ["model.ngrams=1024", "optim.ema=0.9"],
     "all": [

@@ -23,12 +23,12 @@ from igla.data.dataset import Dataset
 from igla.data.rows import as_strings, duplicate_key
 from igla.data.selection import Decision
 from igla.data.source import Source, open_source
-from igla.data.split import TRAIN, VALIDATION
+from igla.data.split import TEST, TRAIN, VALIDATION
 from igla.errors import UserError
 from igla.recipe import CorpusRecipe
 
 # Name of the source that labelled rows make.
-DATA = "data"
+LABELLED = "data"
 _SCHEMA = pa.schema({"text": pa.large_string(), "source": pa.int16(), "part": pa.int8()})
 _BATCH = 4096
 # Documents are nearly the same if they share so much of their shingles, by MinHash (Broder 1997).
@@ -73,19 +73,24 @@ class _Stream:
 def load_corpus(recipe: CorpusRecipe, seed: int, labelled: Dataset | None = None) -> Corpus:
     """Read and clean the sources of a recipe; from the cache where that has been done before.
 
-    labelled  rows whose texts are a source as well, named DATA, each in its own part: those to
-              test on are in none, so that who learns from the corpus has not seen them
+    labelled  rows whose texts are a source as well, named LABELLED, each in its own part; those to
+              test on are left out, also where they stand in another source, so that who learns from
+              the corpus has not seen them
 
     Raises UserError where there is nothing to learn from.
     """
-    streams = {name: [_opened(where, recipe)] for name, where in sorted(recipe.sources.items())}
+    streams = {}
     if labelled is not None:
-        if DATA in streams:
-            raise UserError(f"A source is named {DATA}, as the labelled rows are: rename it.")
-        streams[DATA] = [
+        if LABELLED in recipe.sources:
+            raise UserError(f"A source is named {LABELLED}, as the labelled rows are: rename it.")
+        # First, and those to test on before all: of a text that stands elsewhere too, the copy that
+        # is met first decides.
+        streams[LABELLED] = [
             _Stream(labelled.fingerprint, partial(_texts_of, labelled, part), part)
-            for part in (TRAIN, VALIDATION)
+            for part in (TEST, VALIDATION, TRAIN)
         ]
+    for name, where in sorted(recipe.sources.items()):
+        streams[name] = [_opened(where, recipe)]
     if not streams:
         raise UserError("No texts are given: name files with --corpus, or in corpus.sources.")
     # What is the same documents seen more or less often needs no new reading.
@@ -160,6 +165,9 @@ class _Cleaning:
             for number, (name, several) in enumerate(streams.items()):
                 for stream in several:
                     for texts in batched(stream.documents(), _BATCH):
+                        if stream.part == TEST:
+                            self._hold_back(texts)
+                            continue
                         read[name] += len(texts)
                         texts = self._clean(texts)
                         kept[name] += len(texts)
@@ -167,7 +175,7 @@ class _Cleaning:
                         parts = [self._part(one) if part is None else part for one in texts]
                         writer.write_batch(_record(texts, number, parts))
         if not kept.total():
-            raise UserError("Not one document of corpus.sources is left after cleaning.")
+            raise UserError("Not one document is left after cleaning.")
         decisions = [
             Decision(f"source {name}", 0, f"{name}: {kept[name]:,} of {documents:,} documents")
             for name, documents in read.items()
@@ -178,6 +186,12 @@ class _Cleaning:
         ]
         text = json.dumps([vars(one) for one in decisions], ensure_ascii=False)
         (folder / "decisions.json").write_text(text, encoding="utf-8")
+
+    def _hold_back(self, texts: Iterable[str]) -> None:
+        """Have these texts, and what is nearly the same, dropped wherever they come."""
+        counted = self.dropped.copy()
+        self._clean(texts)
+        self.dropped = counted
 
     def _clean(self, texts: Iterable[str]) -> list[str]:
         kept = []

@@ -26,12 +26,14 @@ class Dataset:
     tables     one Rows a file set, in that order
     labels     [N] or [N, C] of all rows
     parts      [N] TRAIN, VALIDATION, TEST, or UNUSED
+    files      fingerprint of each file set
     """
 
     tables: tuple[Rows, ...]
     labels: Labels
     parts: np.ndarray
     decisions: tuple[Decision, ...]
+    files: tuple[str, ...]
     fingerprint: str
 
     def part(self, part: int) -> np.ndarray:
@@ -94,7 +96,9 @@ def load_dataset(recipe: DataRecipe, seed: int) -> Dataset:
     settings = recipe.model_dump_json(exclude={"source", "validation", "test"})
     roles = [where is not None for where in given]
     fingerprint = hashlib.sha256(f"{settings} {seed} {roles} {prints}".encode()).hexdigest()
-    return Dataset(tuple(tables), selection.labels, parts, tuple(decisions), fingerprint)
+    return Dataset(
+        tuple(tables), selection.labels, parts, tuple(decisions), tuple(prints), fingerprint
+    )
 
 
 def _joined_labels(tables: list[Rows], columns: Columns) -> Labels:

@@ -10,10 +10,12 @@ import numpy as np
 from igla.data.cache import cached_folder
 from igla.data.corpus import Corpus
 from igla.data.store import TokenStore, id_type
+from igla.errors import UserError
 from igla.text.tokenizer import TextEncoder
 
 # A shorter rest of a document is left out.
 SHORTEST = 8
+_VERSION = 2  # of what is kept in the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,31 +25,37 @@ class Windows:
     store    their tokens
     sources  [N] which of the corpus's sources each is from
     parts    [N] TRAIN or VALIDATION, that of its document
+    short    documents that are left out, since they have fewer than SHORTEST tokens
     """
 
     store: TokenStore
     sources: np.ndarray
     parts: np.ndarray
+    short: int
 
 
 def open_windows(corpus: Corpus, encoder: TextEncoder) -> Windows:
     """The windows of a corpus; tokenized the first time, then read from the cache."""
-    settings = f"{corpus.fingerprint} {encoder.max_length} {encoder.tokenizer.to_str()}"
+    settings = f"{_VERSION} {corpus.fingerprint} {encoder.max_length} {encoder.tokenizer.to_str()}"
     key = hashlib.sha256(settings.encode()).hexdigest()[:32]
     folder = cached_folder("windows", key, lambda making: _tokenize(corpus, encoder, making))
     offsets = np.load(folder / "offsets.npy")
+    if len(offsets) == 1:
+        raise UserError(f"No document has {SHORTEST} tokens: there is nothing to learn from.")
     store = TokenStore(
         tokens=np.memmap(folder / "tokens.bin", dtype=id_type(encoder), mode="r"),
         offsets=offsets,
         lost=np.zeros(len(offsets) - 1, dtype=np.int64),
     )
-    return Windows(store, np.load(folder / "sources.npy"), np.load(folder / "parts.npy"))
+    short = int(np.load(folder / "short.npy"))
+    return Windows(store, np.load(folder / "sources.npy"), np.load(folder / "parts.npy"), short)
 
 
 def _tokenize(corpus: Corpus, encoder: TextEncoder, folder: Path) -> None:
     lengths: list[int] = []
     sources: list[int] = []
     parts: list[int] = []
+    short = 0
     with (folder / "tokens.bin").open("wb") as file:
         for batch in corpus.table.to_batches():
             documents = [text.split("\n") for text in batch.column("text").to_pylist()]
@@ -59,6 +67,7 @@ def _tokenize(corpus: Corpus, encoder: TextEncoder, folder: Path) -> None:
                 strict=True,
             ):
                 tokens = [next(encoded) for _ in lines]
+                short += sum(map(len, tokens)) < SHORTEST
                 for window in in_windows(tokens, encoder.max_length - len(encoder.frame([]))):
                     framed = encoder.frame(window)
                     file.write(np.array(framed, dtype=id_type(encoder)).tobytes())
@@ -66,6 +75,7 @@ def _tokenize(corpus: Corpus, encoder: TextEncoder, folder: Path) -> None:
                     sources.append(source)
                     parts.append(part)
     np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+    np.save(folder / "short.npy", np.int64(short))
     np.save(folder / "sources.npy", np.array(sources, dtype=np.int16))
     np.save(folder / "parts.npy", np.array(parts, dtype=np.int8))
 

@@ -8,8 +8,10 @@ from scipy.special import expit, softmax
 from sklearn import config_context
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
 from sklearn.multiclass import OneVsRestClassifier
 
+from igla.errors import UserError
 from igla.evaluate.metrics import TINY
 
 NAME = "TF-IDF + LR"
@@ -20,6 +22,8 @@ MOST_FEATURES = 500_000
 STRENGTH = 10.0
 # In fewer texts than this a string that occurs once may still tell.
 FEW_TEXTS = 1000
+# Parts of the rows, each of which is judged by a baseline trained on the others.
+_PARTS = 5
 
 
 class Baseline:
@@ -47,6 +51,28 @@ class Baseline:
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
         """Probabilities [N, C] of texts."""
         return np.asarray(self._regression.predict_proba(self._features.transform(texts)))
+
+
+def out_of_fold(
+    texts: Sequence[str], labels: np.ndarray, weights: np.ndarray, strata: np.ndarray
+) -> np.ndarray:
+    """Probabilities [N, C] of texts, each by a baseline that has not seen it: one of five that are
+    trained on the other four fifths.
+
+    strata  [N] what is spread evenly over the fifths; of fewer than five rows of one, so many parts
+
+    UserError where a stratum has one row alone.
+    """
+    parts = min(_PARTS, int(np.unique(strata, return_counts=True)[1].min()))
+    if parts < 2:
+        raise UserError("objective.teachers=[baseline] asks for two rows of each label at least.")
+    columns = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
+    found = np.empty((len(texts), columns))
+    folds = StratifiedKFold(parts, shuffle=True, random_state=0)
+    for seen, left in folds.split(strata, strata):
+        baseline = Baseline([texts[row] for row in seen], labels[seen], weights[seen])
+        found[left] = baseline.probabilities([texts[row] for row in left])
+    return found
 
 
 def blended(one: np.ndarray, other: np.ndarray, *, multi_label: bool) -> np.ndarray:

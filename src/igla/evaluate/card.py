@@ -17,9 +17,14 @@ def render_card(
     baseline: Measurement | None,
     temperature: float,
     max_length: int,
+    elsewhere: bool,
     decisions: list[str],
 ) -> str:
-    """The card of a classifier; `base` is the model it was tuned from, or None from scratch."""
+    """The card of a classifier.
+
+    base       the model it was tuned from, or None from scratch
+    elsewhere  whether transformers opens it too
+    """
     results = [
         EvalResult(
             task_type="text-classification",
@@ -36,7 +41,7 @@ def render_card(
     ]
     data = ModelCardData(
         model_name=name,
-        library_name="transformers",
+        library_name="transformers" if elsewhere else "igla",
         pipeline_tag="text-classification",
         base_model=base,
         tags=["igla", "text-classification"],
@@ -59,5 +64,6 @@ def render_card(
         model=model,
         temperature=temperature,
         max_length=max_length,
+        elsewhere=elsewhere,
         decisions=decisions,
     )

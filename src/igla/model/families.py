@@ -70,7 +70,7 @@ _BERT_FIELDS = {
     "dropout": "hidden_dropout_prob",
     "attention_dropout": "attention_probs_dropout_prob",
 }
-WITH_NGRAMS = "bert-ngrams"
+NGRAMS_TYPE = "bert-ngrams"
 _ROBERTA_FIXED = {"first_position": 2}
 
 _DISTILBERT_NAMES = {
@@ -116,8 +116,8 @@ FAMILIES = {
         _BERT_BODY | _BERT_HEAD | _BERT_GUESS,
         _BERT_FIELDS,
     ),
-    # Ours: not "bert", since Hugging Face's BERT would open such a folder and leave them out.
-    WITH_NGRAMS: Family(
+    # Ours: as "bert", Hugging Face's Auto classes would open such a folder and leave them out.
+    NGRAMS_TYPE: Family(
         "bert.",
         "BertWithNgramsForSequenceClassification",
         _BERT_BODY | _BERT_HEAD | _BERT_GUESS,
@@ -163,6 +163,10 @@ def read_config(content: Mapping[str, Any], where: str) -> EncoderConfig:
             f"{where}: activation '{values['activation']}' is not supported; "
             f"supported are {', '.join(ACTIVATIONS)}."
         )
+    ngrams = values.get("ngrams", 0)
+    has_ngrams = isinstance(ngrams, int) and ngrams > 0
+    if has_ngrams != (family is FAMILIES[NGRAMS_TYPE]):
+        raise UserError(f"{where}: ngram_rows {ngrams!r} does not fit {content['model_type']}.")
     if values.get("embedding_size") == values["hidden_size"]:
         values["embedding_size"] = None
     # Theirs counts the rows of the table, ours the positions that can be used.
@@ -180,11 +184,11 @@ def write_config(config: EncoderConfig, model_type: str) -> dict[str, Any]:
     return content | {"model_type": model_type, "architectures": [family.architecture]}
 
 
-def with_ngrams(model_type: str) -> str:
+def type_with_ngrams(model_type: str) -> str:
     """The model type of an encoder of this type to which n-grams are added."""
-    if model_type not in ("bert", WITH_NGRAMS):
+    if model_type not in ("bert", NGRAMS_TYPE):
         raise UserError(f"model.ngrams goes with encoders of BERT, not with {model_type}.")
-    return WITH_NGRAMS
+    return NGRAMS_TYPE
 
 
 def family_of(content: Mapping[str, Any], where: str) -> Family:

@@ -16,11 +16,11 @@ from igla.model.config import EncoderConfig
 from igla.model.encoder import SequenceClassifier
 from igla.model.families import (
     FAMILIES,
-    WITH_NGRAMS,
+    NGRAMS_TYPE,
     Family,
     family_of,
     read_config,
-    with_ngrams,
+    type_with_ngrams,
     write_config,
 )
 
@@ -54,11 +54,11 @@ def load_classifier(
     """
     content = read_json(folder / "config.json")
     family = family_of(content, str(folder))
-    config = read_config(content, str(folder / "config.json"))
+    own = config = read_config(content, str(folder / "config.json"))
     if dropout is not None:
         config = replace(config, dropout=dropout, attention_dropout=dropout)
     if ngrams:
-        config = _with_ngrams(config, ngrams, content["model_type"])
+        config = _shape_with_ngrams(config, ngrams, content["model_type"])
     theirs = _with_body_prefix(_read_tensors(folder), family)
     found = _their_classes(theirs, family)
     model = SequenceClassifier(config, classes or found or 2)
@@ -67,7 +67,9 @@ def load_classifier(
         ours = {name: value for name, value in ours.items() if not name.startswith("output.")}
     model.load_state_dict(ours, strict=False)
     new = tuple(name for name in model.state_dict() if name not in ours)
-    missing = [name for name in new if name.startswith("encoder.") and ".ngrams." not in name]
+    added = "encoder.embeddings.ngrams." if config.ngrams != own.ngrams else None
+    missing = [name for name in new if name.startswith("encoder.")]
+    missing = [name for name in missing if added is None or not name.startswith(added)]
     if missing:
         raise UserError(f"{folder} lacks {len(missing)} weights of the encoder, as {missing[0]}.")
     return LoadedModel(model, content, new, tuple(sorted(set(theirs) - used)))
@@ -88,7 +90,7 @@ def save_classifier(
     """
     model_type = content["model_type"]
     if model.config.ngrams:
-        model_type = with_ngrams(model_type)
+        model_type = type_with_ngrams(model_type)
     config = dict(content) | write_config(model.config, model_type)
     config["id2label"] = {str(index): name for index, name in enumerate(class_names)}
     config["label2id"] = {name: index for index, name in enumerate(class_names)}
@@ -107,13 +109,16 @@ def read_shape(folder: Path, dropout: float, ngrams: int = 0) -> EncoderConfig:
     content = read_json(folder / "config.json")
     config = read_config(content, str(folder / "config.json"))
     config = replace(config, dropout=dropout, attention_dropout=dropout)
-    return _with_ngrams(config, ngrams, content["model_type"]) if ngrams else config
+    return _shape_with_ngrams(config, ngrams, content["model_type"]) if ngrams else config
 
 
-def _with_ngrams(config: EncoderConfig, ngrams: int, model_type: str) -> EncoderConfig:
-    with_ngrams(model_type)
+def _shape_with_ngrams(config: EncoderConfig, ngrams: int, model_type: str) -> EncoderConfig:
+    type_with_ngrams(model_type)
     if config.ngrams not in (0, ngrams):
-        raise UserError(f"The base has {config.ngrams} rows of n-grams: leave out model.ngrams.")
+        raise UserError(
+            f"The base has {config.ngrams} rows of n-grams, not {ngrams}: "
+            "model.ngrams=0 keeps them."
+        )
     return replace(config, ngrams=ngrams)
 
 
@@ -136,7 +141,7 @@ def save_pretrained(folder: Path, model: nn.Module, config: EncoderConfig, pad: 
 
     pad  id of the padding token
     """
-    model_type = WITH_NGRAMS if config.ngrams else "bert"
+    model_type = NGRAMS_TYPE if config.ngrams else "bert"
     family = FAMILIES[model_type]
     state = _pretrained(model, family)
     body = "BertWithNgrams" if config.ngrams else "Bert"

@@ -16,12 +16,12 @@ from igla.serve.labels import check_labels
 from igla.serve.language import detect
 from igla.serve.metrics import Metrics
 from igla.serve.models import Models, Served
-from igla.serve.protocols import kserve, openai, perspective, tei
+from igla.serve.protocols import kserve, openai, own, perspective, tei
 from igla.serve.protocols.discovery import discovery
 from igla.serve.service import Service
 from igla.serve.settings import Settings
 
-PROTOCOLS = (perspective, openai, tei, kserve)
+PROTOCOLS = (perspective, openai, tei, kserve, own)
 
 
 def create_app(

@@ -80,6 +80,7 @@ class Models:
         self._served = {one.name: one for one in served}
         if len(self._served) < len(served):
             raise UserError("Two models have the same name: write NAME=FOLDER.")
+        self.all = tuple(served)
         self.default = served[0]
 
     def find(self, name: str | None = None, version: str | None = None) -> Served | None:

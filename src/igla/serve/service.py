@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -13,9 +13,10 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from igla.serve.engine import Closing, Engine, Full
+from igla.serve.explain import Explanation, explain
 from igla.serve.keys import Denied, Doorkeeper, Scope
 from igla.serve.metrics import Metrics
-from igla.serve.models import Models
+from igla.serve.models import Models, Served
 from igla.serve.scoring import Scored, score
 from igla.serve.settings import Settings
 
@@ -23,6 +24,7 @@ from igla.serve.settings import Settings
 CLIENT_LEFT = 499
 
 
+T = TypeVar("T")
 _DRAINING = "The server is shutting down."
 
 
@@ -74,26 +76,44 @@ class Service:
     ) -> Scored:
         """Scores of a request's texts; Refused in every case in which there are none."""
         limits = self.settings.limits
-        self.check_ready()
-        self.check_key(request, "score")
+        served = self.model(name, version)
         if not texts:
             raise Refused(400, "There is no text to score.")
         if len(texts) > limits.inputs:
             raise Refused(413, f"{len(texts)} texts in a request; {limits.inputs} are allowed.")
+        found = await self._worked(request, score(self.engine, served, texts))
+        self.metrics.scored(found)
+        return found
+
+    async def explain(self, request: Request, text: str, name: str | None) -> Explanation:
+        """Which words drive a text's scores; refused as score is."""
+        return await self._worked(request, explain(self.engine, self.model(name), text))
+
+    def model(self, name: str | None, version: str | None = None) -> Served:
+        """The model of a name and a version; Refused where there is none."""
         served = self.models.find(name, version)
         if served is None:
             raise Refused(404, f"There is no model {name}{f' {version}' if version else ''} here.")
+        return served
+
+    async def _worked(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
+        """What comes of work for a request that may ask for it, in time and for somebody."""
+        try:
+            self.check_ready()
+            self.check_key(request, "score")
+        except Refused:
+            work.close()
+            raise
+        limits = self.settings.limits
         try:
             async with asyncio.timeout(limits.seconds):
-                found = await _unless_left(request, score(self.engine, served, texts))
+                return await _unless_left(request, work)
         except Full as full:
             raise Refused(429, str(full), retry_after=max(1.0, full.wait)) from None
         except Closing:
             raise Refused(503, _DRAINING) from None
         except TimeoutError:
             raise Refused(503, f"No answer within {limits.seconds:g} s.", retry_after=1.0) from None
-        self.metrics.scored(found)
-        return found
 
 
 def _key_of(request: Request) -> str | None:
@@ -148,7 +168,7 @@ def described(error: RequestValidationError) -> str:
     return f"{where}: {message}." if where else f"{message}."
 
 
-async def _unless_left(request: Request, work: Awaitable[Scored]) -> Scored:
+async def _unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The work's result; it is cancelled when the client goes before it is done."""
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_gone(request))

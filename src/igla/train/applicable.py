@@ -26,6 +26,7 @@ TASKS: dict[str, set[str]] = {
     "objective.mask_unit": _MASKED,
     "objective.temperature": {"contrastive"},
     "text.vocabulary": _MASKED | {"contrastive"},
+    "data.weight_column": {"classify"},
     "corpus.shares": _MASKED | {"contrastive", "distill"},
     "corpus.temperature": _MASKED | {"contrastive", "distill"},
 }
@@ -46,6 +47,8 @@ def check_applicable(recipe: Recipe) -> None:
         raise UserError(
             "objective.r_drop compares two passes by their dropout: model.dropout is 0."
         )
+    if recipe.model.ngrams and recipe.text.tokenizer != "wordpiece":
+        raise UserError("model.ngrams asks for text.tokenizer=wordpiece.")
     if recipe.curriculum.judge is not None and recipe.curriculum.by != "loss":
         raise UserError("curriculum.judge does nothing without curriculum.by=loss.")
     if words != "random" and recipe.model.base is not None and recipe.text.vocabulary == "base":

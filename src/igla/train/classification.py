@@ -12,13 +12,14 @@ from igla.data.evading import EvadingRows
 from igla.data.split import TRAIN, VALIDATION
 from igla.data.store import TokenStore
 from igla.errors import UserError
+from igla.evaluate.baseline import out_of_fold
 from igla.evaluate.calibration import apply_temperature, fit_temperature
 from igla.evaluate.metrics import TINY, Scored, choose_threshold, headline, log_loss, row_losses
 from igla.infer.classifier import Classifier, model_folder
 from igla.model.encoder import SequenceClassifier
 from igla.objective.classify import classification
 from igla.objective.regularised import Regularised, Teacher, WordDropout
-from igla.recipe import ObjectiveRecipe, Recipe
+from igla.recipe import BASELINE, ObjectiveRecipe, Recipe
 from igla.train.finish import Finished, finish
 from igla.train.setup import Setup, build_model, logits_of, set_up
 from igla.train.task import Ended, Evaluation, Say, Sources
@@ -97,11 +98,20 @@ class Classification:
         if not asked.teachers:
             return None
         labels = self.setup.dataset.labels
-        mean = np.mean([self._judged(Path(one)) for one in asked.teachers], axis=0)
+        mean = np.mean([self._taught(one) for one in asked.teachers], axis=0)
         mean = np.clip(mean, TINY, 1 - TINY)
         logits = np.zeros((len(self.setup.dataset.parts), len(labels.classes)), dtype=np.float32)
         logits[self.rows] = np.log(mean) - (np.log(1 - mean) if labels.multi_label else 0)
         return Teacher(torch.from_numpy(logits), asked.teacher_weight, asked.teacher_temperature)
+
+    def _taught(self, teacher: str) -> np.ndarray:
+        """Probabilities [N, C] of the rows to train on by a teacher."""
+        if teacher != BASELINE:
+            return self._judged(Path(teacher))
+        dataset, rows = self.setup.dataset, self.rows
+        labels, texts = dataset.labels, dataset.texts(rows)
+        weights, strata = dataset.weights[rows], labels.strata()[rows]
+        return out_of_fold(texts, labels.values[rows], weights, strata)
 
     def _judged(self, folder: Path) -> np.ndarray:
         """Probabilities [N, C] of the rows to train on by a finished classifier."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from igla.errors import UserError
-from igla.recipe import Recipe, load_recipe
+from igla.recipe import BASELINE, Recipe, load_recipe
 from igla.terminal import plain_console
 from igla.train.log import LOG
 from igla.train.run import RECIPE, Extras, Outcome, latest_run, resume, train
@@ -79,12 +79,16 @@ def _close(outcome: Outcome) -> None:
 
 def _run_name(recipe: Recipe) -> str:
     if recipe.objective.task != "classify":
-        stem = next(iter(recipe.corpus.sources), recipe.objective.task)
+        stem = next(iter(recipe.corpus.sources), _stem(recipe.data.source))
     elif recipe.data.source is None:
         raise UserError("No data is given: name a file with --data.")
     else:
-        stem = Path(recipe.data.source).name.split(".")[0].strip("*") or "run"
+        stem = _stem(recipe.data.source)
     return f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _stem(source: str | None) -> str:
+    return Path(source or "run").name.split(".")[0].strip("*") or "run"
 
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:
@@ -103,7 +107,9 @@ def _with_absolute_paths(recipe: Recipe) -> Recipe:
         where = getattr(getattr(recipe, section), field)
         if where is not None:
             changes[name] = _absolute_folder(where)
-    changes["objective__teachers"] = tuple(map(_absolute_folder, recipe.objective.teachers))
+    changes["objective__teachers"] = tuple(
+        one if one == BASELINE else _absolute_folder(one) for one in recipe.objective.teachers
+    )
     return recipe.replace(**changes)
 
 

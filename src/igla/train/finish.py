@@ -202,6 +202,7 @@ def _save_model(
         baseline=baseline,
         temperature=rule.temperature,
         max_length=run.setup.encoder.max_length,
+        elsewhere=not run.model.config.ngrams,
         decisions=[decision.said for decision in run.setup.decisions],
     )
     classifier = Classifier(run.model, run.setup.encoder, rule)

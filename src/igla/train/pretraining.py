@@ -12,25 +12,32 @@ import torch
 from torch import Tensor
 
 from igla.data.corpus import Corpus, load_corpus
-from igla.data.dataset import load_dataset
+from igla.data.dataset import Dataset, load_dataset
 from igla.data.rows import in_turns
 from igla.data.split import TRAIN, VALIDATION
 from igla.data.store import TokenStore
-from igla.data.windows import Windows, open_windows
+from igla.data.windows import SHORTEST, Windows, open_windows
 from igla.errors import UserError
 from igla.model.folder import load_pretrained, read_shape, save_pretrained
 from igla.model.language import MaskedLanguageModel, ReplacedTokenModel
 from igla.model.ngrams import spell
 from igla.model.transplant import by_pieces, by_similarity, shared_tokens
 from igla.objective import Objective
-from igla.recipe import Recipe
+from igla.recipe import DataRecipe, Recipe
 from igla.sealed import write_durably, write_sealed
 from igla.text.tokenizer import TextEncoder, load_tokenizer, save_tokenizer
 from igla.train.finish import METRICS, MODEL
 from igla.train.hub import base_folder
 from igla.train.log import read_records
 from igla.train.pretext import PRETEXTS, Pretext, teacher_folder
-from igla.train.setup import DATA, check_unchanged, check_vocabulary, shape_of
+from igla.train.setup import (
+    DATA,
+    check_base_split,
+    check_unchanged,
+    check_vocabulary,
+    shape_of,
+    split_note,
+)
 from igla.train.state import load_weights
 from igla.train.task import Ended, Evaluation, Say, Sources
 from igla.train.throughput import Throughput
@@ -58,12 +65,15 @@ class Pretraining:
     @classmethod
     def open(cls, recipe: Recipe, folder: Path, say: Say) -> "Pretraining":
         seed = recipe.train.seed
-        labelled = None if recipe.data.source is None else load_dataset(recipe.data, seed)
+        labelled = None if recipe.data.source is None else _labelled(recipe.data, seed)
         corpus = load_corpus(recipe.corpus, seed, labelled)
         check_unchanged(corpus.fingerprint, folder / DATA)
-        for decision in corpus.decisions:
+        decisions = (*(() if labelled is None else labelled.decisions), *corpus.decisions)
+        for decision in decisions:
             say(decision.said)
         base = None if recipe.model.base is None else base_folder(recipe.model.base)
+        if labelled is not None:
+            check_base_split(base, labelled)
         if base is None and recipe.text.vocabulary == "new":
             raise UserError("text.vocabulary=new moves a base's body: name the base by --base.")
         encoder = open_tokenizer(
@@ -72,7 +82,8 @@ class Pretraining:
         windows = open_windows(corpus, encoder)
         content = {
             "fingerprint": corpus.fingerprint,
-            "decisions": [asdict(decision) for decision in corpus.decisions],
+            "decisions": [asdict(decision) for decision in decisions],
+            **({} if labelled is None else split_note(labelled)),
         }
         write_durably(folder / DATA, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
         rows, validation = (np.flatnonzero(windows.parts == part) for part in (TRAIN, VALIDATION))
@@ -80,6 +91,8 @@ class Pretraining:
             raise UserError("The corpus has too few documents to train and to validate on.")
         tokens = int(windows.store.lengths[rows].sum())
         say(f"{len(rows):,} windows of {tokens:,} tokens to learn from")
+        if windows.short:
+            say(f"left out: {windows.short:,} documents of fewer than {SHORTEST} tokens")
         chosen = np.random.default_rng(0).permutation(validation)[:_VALIDATED]
         pretext = PRETEXTS[recipe.objective.task]
         learned = pretext.objective(recipe, encoder)
@@ -135,7 +148,8 @@ class Pretraining:
         check_vocabulary(load_tokenizer(self.base).get_vocab_size(), config, self.base)
         model = self.pretext.model(recipe, config)
         new = load_pretrained(model, self.base)
-        say(f"base {recipe.model.base}: starts anew: {', '.join(new) or 'nothing'}")
+        anew = [name for name in new if not name.endswith(".letters")]  # those are spelt below
+        say(f"base {recipe.model.base}: starts anew: {', '.join(anew) or 'nothing'}")
         if self.encoder.max_length > config.max_positions:
             raise UserError(f"The base reads {config.max_positions} tokens: lower text.max_length.")
         if recipe.text.vocabulary == "base":
@@ -226,6 +240,13 @@ class Pretraining:
         text = json.dumps(content, ensure_ascii=False, indent=1)
         write_durably(ended.folder / METRICS, text + "\n")
         say(f"model:  {ended.folder / MODEL}")
+
+
+def _labelled(recipe: DataRecipe, seed: int) -> Dataset:
+    try:
+        return load_dataset(recipe, seed)
+    except UserError as error:
+        raise UserError(f"{error} (Texts without labels are named by --corpus.)") from None
 
 
 def _tokenizer_source(recipe: Recipe, base: Path | None) -> Path | None:

@@ -72,6 +72,7 @@ def set_up(recipe: Recipe, folder: Path, say: Say) -> Setup:
     for decision in dataset.decisions:
         say(decision.said)
     base = None if recipe.model.base is None else base_folder(recipe.model.base)
+    check_base_split(base, dataset)
     if recipe.model.words in ("pieces", "similar"):
         raise UserError(f"model.words={recipe.model.words} is for pretraining on a base.")
     texts = _Texts(dataset, dataset.part(TRAIN))
@@ -84,6 +85,7 @@ def set_up(recipe: Recipe, folder: Path, say: Say) -> Setup:
         "fingerprint": dataset.fingerprint,
         "classes": dataset.labels.classes,
         "decisions": [asdict(decision) for decision in decisions],
+        **split_note(dataset),
     }
     write_durably(folder / DATA, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
     family = {"model_type": "bert"} if base is None else read_json(base / "config.json")
@@ -112,6 +114,24 @@ def build_model(recipe: Recipe, setup: Setup, say: Say) -> SequenceClassifier:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     say(f"model {shape.size} from scratch: {parameters / 1e6:.1f}M parameters")
     return model
+
+
+def split_note(dataset: Dataset) -> dict[str, Any]:
+    """What a run's data.json says of the rows that it has learned from (see check_base_split)."""
+    return {"split": {"files": dataset.files, "fingerprint": dataset.fingerprint}}
+
+
+def check_base_split(base: Path | None, dataset: Dataset) -> None:
+    """UserError when the run that a base is of has split the same rows otherwise: it may have
+    learned from those that are to be tested on now."""
+    if base is None or not (base.parent / DATA).is_file():
+        return
+    split = read_json(base.parent / DATA).get("split", {"files": [], "fingerprint": None})
+    if set(split["files"]) & set(dataset.files) and split["fingerprint"] != dataset.fingerprint:
+        raise UserError(
+            f"{base} has learned from these rows as another split: rows to test on may be among "
+            "them. Give the data settings and the train.seed of that run, or another base."
+        )
 
 
 def check_vocabulary(tokens: int, config: EncoderConfig, base: Path) -> None:

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 
-from igla.serve.models import Served
 from igla.serve.protocols.perspective import version_header
 from igla.serve.service import Refused, route_class, service_of
 
@@ -65,7 +64,7 @@ async def ready(request: Request) -> dict[str, bool]:
 @router.get("/models/{name}/versions/{version}")
 async def model(request: Request, name: str, version: str | None = None) -> dict[str, Any]:
     """What a model takes and gives."""
-    served = _find(request, name, version)
+    served = service_of(request).model(name, version)
     classes = len(served.classes)
     return {
         "name": name,
@@ -84,7 +83,7 @@ async def model(request: Request, name: str, version: str | None = None) -> dict
 @router.get("/models/{name}/versions/{version}/ready")
 async def model_ready(request: Request, name: str, version: str | None = None) -> dict[str, Any]:
     """200 when the model answers."""
-    _find(request, name, version)
+    service_of(request).model(name, version)
     service_of(request).check_ready()
     return {"name": name, "ready": True}
 
@@ -93,7 +92,7 @@ async def model_ready(request: Request, name: str, version: str | None = None) -
 @router.post("/models/{name}/versions/{version}/infer")
 async def infer(request: Request, name: str, version: str | None = None) -> JSONResponse:
     """Probabilities, and the label of each text."""
-    served = _find(request, name, version)
+    served = service_of(request).model(name, version)
     body, rest = _parts(await request.body(), request.headers.get(_HEADER_LENGTH))
     try:
         asked = InferRequest.model_validate_json(body)
@@ -126,13 +125,6 @@ async def infer(request: Request, name: str, version: str | None = None) -> JSON
     if asked.id is not None:
         content["id"] = asked.id
     return JSONResponse(content, headers=version_header(served))
-
-
-def _find(request: Request, name: str, version: str | None) -> Served:
-    served = service_of(request).models.find(name, version)
-    if served is None:
-        raise Refused(404, f"There is no model {name}{f' {version}' if version else ''} here.")
-    return served
 
 
 def _parts(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
