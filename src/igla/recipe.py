@@ -306,7 +306,7 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
     Raises UserError for a file that is not there or not YAML, for an unknown key (naming the
     nearest valid one) and for a value that does not fit.
     """
-    content = {} if path is None else _read_yaml(path)
+    content = {} if path is None else _read_recipe(path)
     where = "recipe" if path is None else str(path)
     for override in overrides:
         key, sign, value = override.partition("=")
@@ -346,13 +346,20 @@ def _first_mistake(error: ValidationError) -> str:
     return f"{key} {message}, but is {mistake['input']!r}."
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"There is no recipe {path}; `igla recipe init {path}` writes one.")
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds; UserError when it cannot be read."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"There is no recipe {path}; `igla recipe init {path}` writes one.")
+    content = read_yaml(path)
     if content is None:
         return {}
     if not isinstance(content, dict):

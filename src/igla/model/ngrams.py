@@ -12,7 +12,7 @@ from igla.data.batch import PackedBatch
 from igla.model.parts import Embedding
 from igla.text.spelling import MOST_LETTERS, WORD_END, WORD_START, spelling
 
-SIZES = (2, 3, 4, 5)
+SIZES = range(2, 6)
 WIDTH = 64
 # Of the polynomial hash over letters, and of the product that spreads it (Fibonacci hashing).
 _BASE, _SPREAD = 1_000_003, -7046029254386353131
@@ -65,9 +65,7 @@ class WordNgrams(nn.Module):
         begins_T = (first_T == 0) | (first_T == WORD_START) | (batch.positions == 0)
         begins_T[1:] |= first_T[:-1] == 0
         word_T = begins_T.cumsum(0) - 1
-        ends_T = (first_T != 0) & begins_T.roll(-1).index_fill(
-            0, torch.tensor([len(first_T) - 1], device=first_T.device), True
-        )
+        ends_T = (first_T != 0) & torch.cat([begins_T[1:], begins_T.new_ones(1)])
         letters_TL = torch.cat([letters_TL, (ends_T * WORD_END)[:, None]], dim=1)
         present_TL = letters_TL != 0
         token_N = present_TL.nonzero()[:, 0]
@@ -78,10 +76,8 @@ def ngrams(letter_N: Tensor, word_N: Tensor, buckets: int) -> tuple[Tensor, Tens
     """Table rows of all n-grams inside words, and the word of each."""
     rows, words = [], []
     hash_N = letter_N
-    for size in range(2, max(SIZES) + 1):
+    for size in SIZES:
         hash_N = hash_N[:-1] * _BASE + letter_N[size - 1 :]
-        if size not in SIZES:
-            continue
         inside_N = word_N[: len(hash_N)] == word_N[size - 1 :]
         spread_G = hash_N[inside_N] * _SPREAD
         rows.append((spread_G >> 32).remainder(buckets))

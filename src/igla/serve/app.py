@@ -33,16 +33,15 @@ def create_app(
 
     UserError where the settings name what no model knows.
     """
-    models, metrics = Models(served), Metrics()
+    metrics = Metrics()
     check_labels(settings, {name for one in served for name in one.classes})
     engine = Engine(settings.limits.waiting_tokens, metrics.batch)
+    metrics.waiting.set_function(lambda: engine.waiting_tokens)
+    service = Service(settings, Models(served), engine, metrics, keys)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         detect("Готово?")  # its tables are read now, and not with the first comment
-        service = Service(settings, models, engine, metrics, keys)
-        app.state.service = service
-        metrics.waiting.set_function(lambda: engine.waiting_tokens)
         engine.start()
         yield
         service.draining = True
@@ -51,6 +50,7 @@ def create_app(
     app = FastAPI(
         title="igla", version=version("igla"), lifespan=lifespan, docs_url=None, redoc_url=None
     )
+    app.state.service = service
     for protocol in PROTOCOLS:
         app.include_router(protocol.router)
 

@@ -28,8 +28,8 @@ class Full(Exception):
     """
 
     def __init__(self, wait: float):
-        super().__init__(f"The queue is full; try again in {wait:.0f} s.")
-        self.wait = wait
+        self.wait = max(1.0, wait)
+        super().__init__(f"The queue is full; try again in {self.wait:.0f} s.")
 
 
 class Closing(Exception):
@@ -139,7 +139,7 @@ class Engine:
                         break
                     self._waiting.popleft()
                     self._tokens -= length
-                    if not job.done.cancelled():
+                    if not job.done.done():  # neither left nor failed by another sequence
                         batch.append((job, index))
                         tokens += length
                 if batch or self._closing:

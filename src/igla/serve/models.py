@@ -37,12 +37,10 @@ class Windows:
 
     sequences  each at most as long as the model reads
     owner      [W] which text each is of
-    tokens     tokens of all texts
     """
 
     sequences: list[np.ndarray]
     owner: np.ndarray
-    tokens: int
 
 
 def open_model(where: str | Path, name: str) -> Served:
@@ -58,19 +56,18 @@ def open_model(where: str | Path, name: str) -> Served:
     return Served(name, _version(folder), folder, classifier)
 
 
-def windows_of(classifier: Classifier, texts: Sequence[str]) -> Windows:
-    """Cut texts into windows that overlap by a quarter, so that nothing falls between two."""
+def windows_of(classifier: Classifier, texts: Sequence[str], *, truncate: bool) -> Windows:
+    """Cut texts into windows that overlap by a quarter, so that nothing falls between two; or to
+    their first window."""
     encoder = classifier.encoder
     room = encoder.max_length - len(encoder.frame([]))
     sequences: list[np.ndarray] = []
     owner: list[int] = []
-    tokens = 0
     for number, ids in enumerate(encoder.pieces(texts)):
-        tokens += len(ids)
-        for start in _starts(len(ids), room):
+        for start in [0] if truncate else _starts(len(ids), room):
             sequences.append(np.array(encoder.frame(ids[start : start + room])))
             owner.append(number)
-    return Windows(sequences, np.array(owner), tokens)
+    return Windows(sequences, np.array(owner))
 
 
 class Models:

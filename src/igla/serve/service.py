@@ -73,15 +73,20 @@ class Service:
         texts: Sequence[str],
         name: str | None = None,
         version: str | None = None,
+        *,
+        truncate: bool = False,
     ) -> Scored:
-        """Scores of a request's texts; Refused in every case in which there are none."""
+        """Scores of a request's texts; Refused in every case in which there are none.
+
+        truncate  of a long text the first window alone counts
+        """
         limits = self.settings.limits
         served = self.model(name, version)
         if not texts:
             raise Refused(400, "There is no text to score.")
         if len(texts) > limits.inputs:
             raise Refused(413, f"{len(texts)} texts in a request; {limits.inputs} are allowed.")
-        found = await self._worked(request, score(self.engine, served, texts))
+        found = await self._worked(request, score(self.engine, served, texts, truncate=truncate))
         self.metrics.scored(found)
         return found
 
@@ -109,7 +114,7 @@ class Service:
             async with asyncio.timeout(limits.seconds):
                 return await _unless_left(request, work)
         except Full as full:
-            raise Refused(429, str(full), retry_after=max(1.0, full.wait)) from None
+            raise Refused(429, str(full), retry_after=full.wait) from None
         except Closing:
             raise Refused(503, _DRAINING) from None
         except TimeoutError:
@@ -128,6 +133,11 @@ def service_of(request: Request) -> Service:
     """The service that a request is for."""
     service: Service = request.app.state.service
     return service
+
+
+def version_header(served: Served) -> dict[str, str]:
+    """Names the version that has answered, in whatever protocol."""
+    return {"x-igla-version": f"{served.name}/{served.version}"}
 
 
 def route_class(refusal: Callable[[int, str], Response]) -> type[APIRoute]:

@@ -3,22 +3,16 @@
 from pathlib import Path
 from typing import Annotated
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from igla.errors import UserError
-
-Positive = Annotated[int, Field(ge=1)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from igla.recipe import Count, Section, read_yaml
 
 
-class Limits(_Section):
-    body_bytes: Positive = Field(256 * 1024, description="Longest body of a request.")
-    inputs: Positive = Field(32, description="Most texts in a request.")
-    waiting_tokens: Positive = Field(
+class Limits(Section):
+    body_bytes: Count = Field(256 * 1024, description="Longest body of a request.")
+    inputs: Count = Field(32, description="Most texts in a request.")
+    waiting_tokens: Count = Field(
         32_768, description="Tokens that may wait; what would go beyond is answered 429."
     )
     seconds: Annotated[float, Field(gt=0)] = Field(
@@ -29,7 +23,7 @@ class Limits(_Section):
     )
 
 
-class Settings(_Section):
+class Settings(Section):
     """Settings of a server.
 
     attributes  Perspective's attribute → the model's class that it stands for
@@ -47,12 +41,7 @@ def load_settings(path: Path | None) -> Settings:
     if path is None:
         return Settings()
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        return Settings.model_validate(content)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {error}") from None
+        return Settings.model_validate(read_yaml(path) or {})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -10,8 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 
-from igla.serve.protocols.perspective import version_header
-from igla.serve.service import Refused, route_class, service_of
+from igla.serve.service import Refused, route_class, service_of, version_header
 
 _HEADER_LENGTH = "inference-header-content-length"
 

@@ -8,9 +8,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from igla.serve.labels import categories_of
-from igla.serve.protocols.perspective import version_header
 from igla.serve.scoring import Scored
-from igla.serve.service import Refused, route_class, service_of
+from igla.serve.service import Refused, route_class, service_of, version_header
 
 CATEGORIES = (
     *("harassment", "harassment/threatening", "hate", "hate/threatening", "illicit"),

@@ -7,8 +7,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from igla.serve.labels import attributes_of
-from igla.serve.protocols.perspective import version_header
-from igla.serve.service import route_class, service_of
+from igla.serve.service import route_class, service_of, version_header
 
 
 def refusal(status: int, message: str) -> JSONResponse:

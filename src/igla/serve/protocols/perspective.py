@@ -11,9 +11,8 @@ from pydantic.alias_generators import to_camel
 
 from igla.serve.labels import attributes_of
 from igla.serve.language import detect
-from igla.serve.models import Served
 from igla.serve.scoring import Scored
-from igla.serve.service import Refused, route_class, service_of
+from igla.serve.service import Refused, route_class, service_of, version_header
 
 _STATUS = {
     400: "INVALID_ARGUMENT",
@@ -79,7 +78,7 @@ async def analyze(request: Request, body: AnalyzeRequest) -> JSONResponse:
         raise Refused(400, "Comment must be non-empty.")
     spans = [(0, len(text))]
     if body.span_annotations:
-        spans = sentences(text, service.settings.limits.inputs - 1)
+        spans = sentences(text, max(1, service.settings.limits.inputs - 1))
     pieces = [text, *(text[start:end] for start, end in spans)] if len(spans) > 1 else [text]
     found = await service.score(request, pieces, served.name, served.version)
     detected = detect(text)
@@ -95,11 +94,6 @@ async def analyze(request: Request, body: AnalyzeRequest) -> JSONResponse:
     if body.client_token is not None:
         content["clientToken"] = body.client_token
     return JSONResponse(content, headers=version_header(served))
-
-
-def version_header(served: Served) -> dict[str, str]:
-    """Names the version that has answered, in whatever protocol."""
-    return {"x-igla-version": f"{served.name}/{served.version}"}
 
 
 def sentences(text: str, most: int) -> list[tuple[int, int]]:

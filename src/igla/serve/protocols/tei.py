@@ -7,9 +7,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
-from igla.serve.protocols.perspective import version_header
 from igla.serve.scoring import Scored
-from igla.serve.service import Refused, route_class, service_of
+from igla.serve.service import Refused, route_class, service_of, version_header
 
 _KINDS = {413: "Validation", 424: "Backend", 429: "Overloaded", 503: "Unhealthy"}
 
@@ -43,9 +42,7 @@ async def predict(request: Request, body: PredictRequest) -> JSONResponse:
     service = service_of(request)
     batch = isinstance(body.inputs, list) and any(isinstance(one, list) for one in body.inputs)
     texts = [_text(one) for one in body.inputs] if batch else [_text(body.inputs)]
-    if body.truncate:
-        texts = [_cut(text, request) for text in texts]
-    found = await service.score(request, texts)
+    found = await service.score(request, texts, truncate=bool(body.truncate))
     rows = [_ranked(found, row, raw=body.raw_scores) for row in range(len(texts))]
     return JSONResponse(rows if batch else rows[0], headers=version_header(found.served))
 
@@ -92,13 +89,6 @@ def _text(one: Any) -> str:
     if not 1 <= len(one) <= 2:
         raise Refused(400, f"inputs: {len(one)} texts where one or a pair was expected.")
     return "\n".join(one)  # the model was trained on single texts
-
-
-def _cut(text: str, request: Request) -> str:
-    encoder = service_of(request).models.default.classifier.encoder
-    encoding = encoder.tokenizer.encode(text, add_special_tokens=False)
-    room = encoder.max_length - len(encoder.frame([]))
-    return text if len(encoding) <= room else text[: encoding.offsets[room - 1][1]]
 
 
 def _ranked(found: Scored, row: int, *, raw: bool) -> list[dict[str, Any]]:
