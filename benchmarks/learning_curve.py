@@ -12,6 +12,7 @@ and writes OUTPUT/learning_curve.md and .json. Runs that are there already are n
 import argparse
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from igla.data.selection import UNUSED
 from igla.data.split import TEST
 from igla.recipe import load_recipe
 from igla.terminal import plain_console
-from igla.train.run import RECIPE, resume, train
+from igla.train.run import RECIPE, VERSIONS, resume, train
 
 FIGURES = ("macro_f1", "pr_auc")
 
@@ -42,11 +43,7 @@ def main() -> None:
     asked = arguments.parse_args()
     found: dict[str, dict[int, list[dict[str, float]]]] = {}
     for seed in range(1, asked.seeds + 1):
-        recipe = load_recipe(None, [f"data.source={asked.data.absolute()}", f"train.seed={seed}"])
-        dataset = load_dataset(recipe.data, seed)
-        test = dataset.part(TEST)
-        others = np.flatnonzero((dataset.parts != TEST) & (dataset.parts != UNUSED))
-        order = np.random.default_rng(seed).permutation(others)
+        dataset, test, order = drawn(asked.data, seed)
         for count in asked.rows:
             folder = asked.output / f"{count}-{seed}"
             write(dataset, np.sort(order[:count]), folder / "rows.csv")
@@ -74,6 +71,14 @@ def main() -> None:
     (asked.output / "learning_curve.md").write_text("\n".join(table) + "\n", encoding="utf-8")
 
 
+def drawn(data: Path, seed: int) -> tuple[Dataset, np.ndarray, np.ndarray]:
+    """The rows, which of them are for the test, and the others in a random order."""
+    recipe = load_recipe(None, [f"data.source={data.absolute()}", f"train.seed={seed}"])
+    dataset = load_dataset(recipe.data, seed)
+    others = np.flatnonzero((dataset.parts != TEST) & (dataset.parts != UNUSED))
+    return dataset, dataset.part(TEST), np.random.default_rng(seed).permutation(others)
+
+
 def write(dataset: Dataset, rows: np.ndarray, path: Path) -> None:
     """The given rows, which are in ascending order, as a CSV of texts and labels."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,14 +90,17 @@ def write(dataset: Dataset, rows: np.ndarray, path: Path) -> None:
 
 
 def run(folder: Path, name: str, given: Path | None, changes: list[str]) -> dict[str, Any]:
-    """The metrics.json of a run on the folder's rows."""
-    output = folder / name
-    if (output / RECIPE).exists():
-        resume(output, plain_console())
-    else:
-        files = [f"data.source={folder / 'rows.csv'}", f"data.test={folder / 'test.csv'}"]
-        train(load_recipe(given, [*files, *changes]), output, plain_console())
-    found: dict[str, Any] = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+    """The metrics.json of a run on the folder's rows; of what is there then, no version is kept."""
+    output, console = folder / name, plain_console()
+    metrics = output / "metrics.json"
+    if not metrics.exists():
+        if (output / RECIPE).exists():
+            resume(output, console)
+        else:
+            files = [f"data.source={folder / 'rows.csv'}", f"data.test={folder / 'test.csv'}"]
+            train(load_recipe(given, [*files, *changes]), output, console)
+        shutil.rmtree(output / VERSIONS)
+    found: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
     return found
 
 

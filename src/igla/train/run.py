@@ -52,7 +52,7 @@ from igla.train.throughput import Throughput
 from igla.train.version import Versions
 from igla.train.vocabulary import TOKENIZER
 
-RECIPE, ENVIRONMENT = "recipe.yaml", "environment.json"
+RECIPE, ENVIRONMENT, VERSIONS = "recipe.yaml", "environment.json", "versions"
 # What a recipe may ask for (objective.task).
 TASKS: dict[str, Callable[[Recipe, Path, Say], Task]] = {
     "classify": Classification.open,
@@ -242,7 +242,7 @@ def _start(
     state = TrainState(model, optimizer, ema, LossScale.for_precision(precision.name))
     for name in (RECIPE, ENVIRONMENT, DATA, TOKENIZER, LOG, MODEL, METRICS, PREDICTIONS, REPORT):
         remove_unfinished(folder, name)
-    versions = Versions(folder / "versions")
+    versions = Versions(folder / VERSIONS)
     versions.clean()
     if newest := versions.newest(say):
         state.load(newest)
