@@ -219,15 +219,24 @@ def serve(
     ],
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at.")] = 8080,
-    config: Annotated[Path | None, typer.Option(help="YAML of attributes and limits.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML of attributes, decisions, limits and logs.")
+    ] = None,
     keys: Annotated[
         Path | None, typer.Option(help="File of igla keys; without it everybody may ask.")
     ] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM file of the certificate, for https.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file of its private key.")] = None,
 ) -> None:
     """Answer Perspective's, OpenAI's, Text Embeddings Inference's and KServe's clients."""
     from igla.serve.command import serve as run
 
-    run(models, host, port, config, keys)
+    if (tls_certificate is None) != (tls_key is None):
+        raise UserError("--tls-certificate and --tls-key go together.")
+    both = (tls_certificate, tls_key) if tls_certificate and tls_key else None
+    run(models, host, port, config, keys, both)
 
 
 @app.command()

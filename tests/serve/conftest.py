@@ -5,11 +5,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import httpx
 import pytest
@@ -17,10 +19,11 @@ import pytest
 
 @dataclass(frozen=True)
 class Running:
-    """A server: its address, and its process."""
+    """A server: its address, its process, and what it has said."""
 
     address: str
     process: subprocess.Popen[str]
+    said: IO[str]
 
 
 Serve = Callable[..., AbstractContextManager[Running]]
@@ -37,22 +40,31 @@ def serving(*words: str) -> Iterator[Running]:
     """An `igla serve` with these words, until the end; it has to end well."""
     port = free_port()
     command = [sys.executable, "-m", "igla", "serve", *words, "--port", str(port)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            assert process.poll() is None, process.stderr and process.stderr.read()
-            try:
-                if httpx.get(f"{address}/health", timeout=1).status_code == 200:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.1)
-        yield Running(address, process)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60)
-    assert process.returncode in (0, -signal.SIGTERM), said
-    assert "Traceback" not in said
+    kind = "https" if "--tls-key" in words else "http"
+    address = f"{kind}://127.0.0.1:{port}"
+    with tempfile.TemporaryFile("w+") as said:  # not a pipe, which would fill up
+        process = subprocess.Popen(command, stderr=said, text=True, env=os.environ)
+        try:
+            wait_for(f"{address}/health", process)
+            yield Running(address, process, said)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=60)
+            said.seek(0)
+            told = said.read()
+    assert process.returncode in (0, -signal.SIGTERM), told
+    assert "Traceback" not in told
+
+
+def wait_for(address: str, process: subprocess.Popen[str]) -> None:
+    for _ in range(600):
+        assert process.poll() is None, "the server has ended"
+        try:
+            if httpx.get(address, timeout=1, verify=False).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise AssertionError("the server does not start")
 
 
 @pytest.fixture(scope="session")

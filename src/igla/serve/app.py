@@ -8,12 +8,15 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from igla.serve import page
 from igla.serve.engine import Engine
 from igla.serve.keys import Doorkeeper
 from igla.serve.labels import check_labels
 from igla.serve.language import detect
+from igla.serve.log import log_request
 from igla.serve.metrics import Metrics
 from igla.serve.models import Models, Served
 from igla.serve.protocols import kserve, openai, own, perspective, tei
@@ -37,7 +40,7 @@ def create_app(
     check_labels(settings, {name for one in served for name in one.classes})
     engine = Engine(settings.limits.waiting_tokens, metrics.batch)
     metrics.waiting.set_function(lambda: engine.waiting_tokens)
-    service = Service(settings, Models(served), engine, metrics, keys)
+    service = Service(settings, Models(served, settings.limits.versions), engine, metrics, keys)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -64,17 +67,18 @@ def create_app(
         """Perspective's methods, for Google's clients."""
         return discovery(str(request.base_url))
 
-    app.add_middleware(_Border, most=settings.limits.body_bytes, metrics=metrics)
+    app.include_router(page.router)
+    app.add_middleware(_Border, service=service)
     return app
 
 
 class _Border:
-    """Refuses bodies that are too long before they are read whole, counts and times answers."""
+    """Refuses bodies that are too long before they are read whole; counts and logs answers."""
 
-    def __init__(self, app: ASGIApp, most: int, metrics: Metrics):
+    def __init__(self, app: ASGIApp, service: Service):
         self.app = app
-        self.most = most
-        self.metrics = metrics
+        self.service = service
+        self.most = service.settings.limits.body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -86,6 +90,10 @@ class _Border:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["x-content-type-options"] = "nosniff"
+                if self.service.draining:
+                    headers["connection"] = "close"  # the client need not find it cut
             await send(message)
 
         try:
@@ -98,7 +106,10 @@ class _Border:
         finally:
             route = scope.get("route")
             path = getattr(route, "path", "unknown")
-            self.metrics.answered(path, status, time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            self.service.metrics.answered(scope["method"], path, status, seconds)
+            if self.service.settings.log.requests:
+                log_request(scope["method"], path, status, seconds, scope.get("igla.facts", {}))
 
     async def _body(self, receive: Receive) -> bytes | None:
         """The whole body, or None when it is too long."""

@@ -1,5 +1,9 @@
 """What `igla serve` does."""
 
+import asyncio
+import signal
+import socket
+import ssl
 import time
 from pathlib import Path
 from types import FrameType
@@ -7,41 +11,54 @@ from types import FrameType
 import uvicorn
 
 from igla.errors import UserError
+from igla.serve.admin import replace
 from igla.serve.app import create_app
 from igla.serve.keys import SCOPES, Doorkeeper, add_key, read_keys
 from igla.serve.models import open_model
+from igla.serve.service import Service
 from igla.serve.settings import load_settings
 from igla.terminal import plain_console
 
 
 def serve(
-    wheres: list[str], host: str, port: int, settings_file: Path | None, keys: Path | None
+    wheres: list[str],
+    host: str,
+    port: int,
+    settings_file: Path | None,
+    keys: Path | None,
+    certificate: tuple[Path, Path] | None,
 ) -> None:
-    """Serve runs or model folders until SIGTERM or SIGINT.
+    """Serve runs or model folders until SIGTERM or SIGINT; SIGHUP loads them anew.
 
-    wheres  folders, each as FOLDER or NAME=FOLDER
-    keys    file of those who may ask; None: everybody
+    wheres       folders, each as FOLDER or NAME=FOLDER
+    keys         file of those who may ask; None: everybody
+    certificate  files of the certificate and of its key, for https
     """
     start = time.perf_counter()
     console = plain_console(stderr=True)
     settings = load_settings(settings_file)
+    if certificate is not None:
+        _check_certificate(*certificate)
+    listening = _bound(host, port)
     served = []
     for where in wheres:
         name, named, folder = where.partition("=")
         one = open_model(folder if named else where, name if named else "default")
-        console.print(f"model {one.name} {one.version}: {', '.join(one.classes)} ({one.folder})")
+        console.print(f"model {one.name} {one.version}: {', '.join(one.classes)} ({one.where})")
         served.append(one)
-    console.print(f"loaded in {time.perf_counter() - start:.1f} s; http://{host}:{port}")
+    kind = "http" if certificate is None else "https"
+    address = f"{kind}://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+    console.print(f"loaded in {time.perf_counter() - start:.1f} s; {address}")
     config = uvicorn.Config(
         create_app(served, settings, None if keys is None else Doorkeeper(keys)),
-        host=host,
-        port=port,
+        ssl_certfile=certificate and certificate[0],
+        ssl_keyfile=certificate and str(certificate[1]),
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=int(settings.limits.drain_seconds),
         server_header=False,
     )
-    _Server(config).run()
+    _Server(config).run(sockets=[listening])
 
 
 def print_new_key(path: Path, name: str, scopes: list[str], per_minute: int | None) -> None:
@@ -62,9 +79,69 @@ def print_keys(path: Path) -> None:
         print(f"{key.name}\t{','.join(key.scopes)}\t{often}")
 
 
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket at the address, taken before anything is loaded; the server listens at it."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError as error:
+        raise UserError(f"{host}:{port} cannot be listened at: {error.strerror}.") from None
+    return listening
+
+
+def _check_certificate(certificate: Path, key: Path) -> None:
+    for file in (certificate, key):
+        if not file.is_file():
+            raise UserError(f"There is no file {file}.")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except ssl.SSLError as error:
+        raise UserError(
+            f"{certificate} and {key} are no certificate with its key: {error}"
+        ) from None
+
+
+# Requests on their way when a server is told to end: so long they are still read, and refused.
+_LINGER = 1.0
+
+
 class _Server(uvicorn.Server):
-    """Says that it takes no more requests from the moment that it is told to end."""
+    """Says that it takes no more requests from the moment that it is told to end; loads its models
+    anew when it is told to."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # uvicorn cuts connections from which nothing was read yet, also when something has come.
+        await asyncio.sleep(_LINGER)
+        await super().shutdown(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        service = self.config.app.state.service  # type: ignore[union-attr]
+        again: set[asyncio.Task[None]] = set()  # asyncio itself keeps no hold on a task
+
+        def load_again() -> None:
+            task = asyncio.ensure_future(_load_again(service))
+            again.add(task)
+            task.add_done_callback(again.discard)
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, load_again)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.config.app.state.service.draining = True  # type: ignore[union-attr]
         super().handle_exit(sig, frame)
+
+
+async def _load_again(service: Service) -> None:
+    """Each model from the folder that it came from; one that cannot be served stays as it is."""
+    console = plain_console(stderr=True)
+    for name in dict.fromkeys(one.name for one in service.models.all):
+        try:
+            served = await replace(service, name)
+        except UserError as error:
+            console.print(f"model {name} is not loaded anew: {error}")
+        else:
+            console.print(f"model {served.name} {served.version} ({served.where})")

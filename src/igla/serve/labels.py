@@ -18,13 +18,16 @@ def categories_of(settings: Settings, classes: tuple[str, ...]) -> dict[str, int
 
 def check_labels(settings: Settings, classes: set[str]) -> None:
     """UserError for a name that stands for a class of no model."""
-    for section in ("attributes", "categories"):
-        for name, label in getattr(settings, section).items():
-            if label not in classes:
-                raise UserError(
-                    f"{section}.{name}: no model has the class {label}; "
-                    f"there are {', '.join(sorted(classes))}."
-                )
+    named = {
+        **{f"attributes.{name}": label for name, label in settings.attributes.items()},
+        **{f"categories.{name}": label for name, label in settings.categories.items()},
+        **{f"decisions.{label}": label for label in settings.decisions},
+    }
+    for where, label in named.items():
+        if label not in classes:
+            raise UserError(
+                f"{where}: no model has the class {label}; there are {', '.join(sorted(classes))}."
+            )
 
 
 def _columns(asked: dict[str, str], classes: tuple[str, ...], usual: str) -> dict[str, int]:

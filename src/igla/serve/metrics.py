@@ -1,8 +1,12 @@
 """What Prometheus is told."""
 
+from collections.abc import Iterable
+from contextlib import suppress
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from igla.serve.engine import BatchDone
+from igla.serve.models import Served
 from igla.serve.scoring import Scored
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -53,7 +57,15 @@ class Metrics:
             for value in values:
                 histogram.observe(float(value))
 
-    def answered(self, route: str, status: int, seconds: float) -> None:
-        """Of a request that was answered."""
+    def forget(self, gone: Iterable[Served]) -> None:
+        """Of versions that are no longer held: their series would be kept for ever."""
+        for served in gone:
+            for label in served.classes:
+                with suppress(KeyError):  # it has never answered
+                    self.scores.remove(served.name, served.version, label)
+
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Of a request that was answered; the time of those that ask for work."""
         self.requests.labels(route, str(status)).inc()
-        self.seconds.labels("total").observe(seconds)
+        if method == "POST":
+            self.seconds.labels("total").observe(seconds)

@@ -18,12 +18,13 @@ _WARM_UP = "Проверка перед началом работы. Checking be
 class Served:
     """A model in service.
 
-    version  the first 12 hex digits of the sha256 of its weights and of its rule for decisions
+    version  the first 12 hex digits of the sha256 of its weights, tokenizer and decision rule
+    where    the run or folder as it was named, from which it can be loaded anew
     """
 
     name: str
     version: str
-    folder: Path
+    where: Path
     classifier: Classifier
 
     @property
@@ -51,9 +52,12 @@ def open_model(where: str | Path, name: str) -> Served:
             check_sealed(folder)
         except BrokenSeal as error:
             raise UserError(f"{folder} is damaged: {error}") from None
+    version = _version(folder)
     classifier = Classifier.load(folder)
     classifier.probabilities([_WARM_UP])
-    return Served(name, _version(folder), folder, classifier)
+    if _version(folder) != version:
+        raise UserError(f"{folder} has changed while it was read; load it again.")
+    return Served(name, version, Path(where).absolute(), classifier)
 
 
 def windows_of(classifier: Classifier, texts: Sequence[str], *, truncate: bool) -> Windows:
@@ -71,19 +75,50 @@ def windows_of(classifier: Classifier, texts: Sequence[str], *, truncate: bool) 
 
 
 class Models:
-    """The models in service by name; the first is the default."""
+    """The models in service: of each name some versions, the newest of which answers who names
+    none. The first name is the default."""
 
-    def __init__(self, served: Sequence[Served]):
-        self._served = {one.name: one for one in served}
-        if len(self._served) < len(served):
+    def __init__(self, served: Sequence[Served], most: int):
+        self._held = {one.name: [one] for one in served}
+        self._most = most
+        if len(self._held) < len(served):
             raise UserError("Two models have the same name: write NAME=FOLDER.")
-        self.all = tuple(served)
-        self.default = served[0]
+
+    @property
+    def default(self) -> Served:
+        return next(iter(self._held.values()))[0]
+
+    @property
+    def all(self) -> list[Served]:
+        """By name, the newest version of each first."""
+        return [one for versions in self._held.values() for one in versions]
 
     def find(self, name: str | None = None, version: str | None = None) -> Served | None:
         """The model of a name and a version, where either is asked for."""
-        found = self.default if name is None else self._served.get(name)
-        return found if found and version in (None, found.version) else None
+        return next((one for one in self.of(name) if version in (None, one.version)), None)
+
+    def of(self, name: str | None) -> list[Served]:
+        """The versions of a name, the newest first."""
+        return [*self._held.get(self.default.name if name is None else name, [])]
+
+    def put(self, served: Served) -> list[Served]:
+        """Let a version answer from now on; what had to go for it."""
+        versions = [one for one in self.of(served.name) if one.version != served.version]
+        self._held[served.name] = [served, *versions[: self._most - 1]]
+        return versions[self._most - 1 :]
+
+    def drop(self, name: str, version: str | None) -> list[Served]:
+        """Take a version away, or a name with all of them; what went. The default name stays with
+        one version at least: UserError."""
+        going = [one for one in self.of(name) if version in (None, one.version)]
+        left = [one for one in self.of(name) if one not in going]
+        if left:
+            self._held[name] = left
+        elif name == self.default.name:
+            raise UserError(f"{name} is the default model; another version has to be loaded first.")
+        else:
+            self._held.pop(name, None)
+        return going
 
 
 def _version(folder: Path) -> str:

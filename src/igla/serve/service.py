@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, TypeVar
 
@@ -44,7 +44,10 @@ class _ClientLeft(Exception):
 
 @dataclass
 class Service:
-    """The parts of a running server."""
+    """The parts of a running server.
+
+    loading  held while a model is loaded
+    """
 
     settings: Settings
     models: Models
@@ -52,6 +55,7 @@ class Service:
     metrics: Metrics
     keys: Doorkeeper | None = None
     draining: bool = False
+    loading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def check_ready(self) -> None:
         """Refused when no requests are taken any more."""
@@ -63,25 +67,36 @@ class Service:
         if self.keys is None:
             return
         try:
-            self.keys.check(_key_of(request), scope)
+            note(request, key=self.keys.check(_key_of(request), scope).name)
         except Denied as denied:
             raise Refused(denied.status, denied.message, denied.wait) from None
+
+    def check_admin(self, request: Request) -> None:
+        """Refused without a key for admin, also where nothing else needs a key."""
+        if self.keys is None:
+            raise Refused(
+                403, "This needs a key for admin, and the server was started without keys."
+            )
+        self.check_key(request, "admin")
 
     async def score(
         self,
         request: Request,
+        served: Served,
         texts: Sequence[str],
-        name: str | None = None,
-        version: str | None = None,
         *,
         truncate: bool = False,
+        keep: bool = True,
     ) -> Scored:
         """Scores of a request's texts; Refused in every case in which there are none.
 
         truncate  of a long text the first window alone counts
+        keep      whether the texts may be written down, if the settings say so
         """
         limits = self.settings.limits
-        served = self.model(name, version)
+        note(request, model=served.name, version=served.version, inputs=len(texts))
+        if keep and self.settings.log.texts:
+            note(request, texts=list(texts))
         if not texts:
             raise Refused(400, "There is no text to score.")
         if len(texts) > limits.inputs:
@@ -90,9 +105,10 @@ class Service:
         self.metrics.scored(found)
         return found
 
-    async def explain(self, request: Request, text: str, name: str | None) -> Explanation:
+    async def explain(self, request: Request, served: Served, text: str) -> Explanation:
         """Which words drive a text's scores; refused as score is."""
-        return await self._worked(request, explain(self.engine, self.model(name), text))
+        note(request, model=served.name, version=served.version)
+        return await self._worked(request, explain(self.engine, served, text))
 
     def model(self, name: str | None, version: str | None = None) -> Served:
         """The model of a name and a version; Refused where there is none."""
@@ -127,6 +143,11 @@ def _key_of(request: Request) -> str | None:
     if kind.casefold() == "bearer" and key:
         return key.strip()
     return request.headers.get("x-api-key") or request.query_params.get("key")
+
+
+def note(request: Request, **facts: Any) -> None:
+    """Facts for the line that is logged of a request."""
+    request.scope.setdefault("igla.facts", {}).update(facts)
 
 
 def service_of(request: Request) -> Service:

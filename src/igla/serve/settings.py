@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from igla.errors import UserError
-from igla.recipe import Count, Section, read_yaml
+from igla.recipe import Count, Section, Share, read_yaml
 
 
 class Limits(Section):
@@ -15,6 +15,7 @@ class Limits(Section):
     waiting_tokens: Count = Field(
         32_768, description="Tokens that may wait; what would go beyond is answered 429."
     )
+    versions: Count = Field(2, description="Versions of a model that are held; the oldest goes.")
     seconds: Annotated[float, Field(gt=0)] = Field(
         30.0, description="After so long a request is answered 503."
     )
@@ -23,17 +24,33 @@ class Limits(Section):
     )
 
 
+class Decision(Section):
+    review: Share | None = Field(
+        None, description="Least probability to be looked at; none: the model's own threshold."
+    )
+    block: Share = Field(0.9, description="Least probability to be blocked.")
+
+
+class Log(Section):
+    requests: bool = Field(True, description="A line of JSON for each request, on stderr.")
+    texts: bool = Field(False, description="With its texts, but for those sent with doNotStore.")
+
+
 class Settings(Section):
     """Settings of a server.
 
     attributes  Perspective's attribute → the model's class that it stands for
     categories  OpenAI's category → the model's class
-    Empty: TOXICITY and harassment stand for the last class of two, or the class of that name.
+    decisions   class → from which probability it is to be looked at, and to be blocked
+    Empty: TOXICITY and harassment stand for the last class of two, or the class of that name, and
+    decisions are made by it.
     """
 
     attributes: dict[str, str] = Field({})
     categories: dict[str, str] = Field({})
+    decisions: dict[str, Decision] = Field({})
     limits: Limits = Limits()
+    log: Log = Log()
 
 
 def load_settings(path: Path | None) -> Settings:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 
+from igla.serve import admin
 from igla.serve.service import Refused, route_class, service_of, version_header
 
 _HEADER_LENGTH = "inference-header-content-length"
@@ -40,10 +41,19 @@ class InferRequest(BaseModel):
     outputs: list[Output] | None = None
 
 
+class LoadParameters(BaseModel):
+    folder: str | None = None
+
+
+class LoadRequest(BaseModel):
+    parameters: LoadParameters = LoadParameters()
+
+
 @router.get("")
 async def server() -> dict[str, Any]:
     """Name, version and extensions of the server."""
-    return {"name": "igla", "version": version_of("igla"), "extensions": ["binary_tensor_data"]}
+    extensions = ["binary_tensor_data", "model_repository"]
+    return {"name": "igla", "version": version_of("igla"), "extensions": extensions}
 
 
 @router.get("/health/live")
@@ -63,11 +73,12 @@ async def ready(request: Request) -> dict[str, bool]:
 @router.get("/models/{name}/versions/{version}")
 async def model(request: Request, name: str, version: str | None = None) -> dict[str, Any]:
     """What a model takes and gives."""
-    served = service_of(request).model(name, version)
+    service = service_of(request)
+    served = service.model(name, version)
     classes = len(served.classes)
     return {
         "name": name,
-        "versions": [served.version],
+        "versions": [one.version for one in service.models.of(name)],
         "platform": "igla",
         "inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}],
         "outputs": [
@@ -87,6 +98,27 @@ async def model_ready(request: Request, name: str, version: str | None = None) -
     return {"name": name, "ready": True}
 
 
+@router.post("/repository/index")
+async def index(request: Request) -> list[dict[str, str]]:
+    """The models that can be asked."""
+    models = service_of(request).models.all
+    return [{"name": one.name, "version": one.version, "state": "READY"} for one in models]
+
+
+@router.post("/repository/models/{name}/load")
+async def load(request: Request, name: str) -> dict[str, str]:
+    """Load a model anew from its folder, or from the one in parameters.folder."""
+    served = await admin.load(service_of(request), request, name, await _parameter(request))
+    return {"name": served.name, "version": served.version}
+
+
+@router.post("/repository/models/{name}/unload")
+async def unload(request: Request, name: str) -> dict[str, str]:
+    """Take a model away with all its versions."""
+    admin.unload(service_of(request), request, name, None)
+    return {"name": name}
+
+
 @router.post("/models/{name}/infer")
 @router.post("/models/{name}/versions/{version}/infer")
 async def infer(request: Request, name: str, version: str | None = None) -> JSONResponse:
@@ -96,10 +128,8 @@ async def infer(request: Request, name: str, version: str | None = None) -> JSON
     try:
         asked = InferRequest.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise Refused(400, f"{where}: {first['msg']}." if where else f"{first['msg']}.") from None
-    found = await service_of(request).score(request, _texts(asked, rest), name, served.version)
+        raise _wrong(error) from None
+    found = await service_of(request).score(request, served, _texts(asked, rest))
     rule = served.classifier.rule
     labels = [
         ",".join(np.array(rule.classes)[flags.astype(bool)]) if rule.multi_label
@@ -124,6 +154,21 @@ async def infer(request: Request, name: str, version: str | None = None) -> JSON
     if asked.id is not None:
         content["id"] = asked.id
     return JSONResponse(content, headers=version_header(served))
+
+
+async def _parameter(request: Request) -> str | None:
+    """The folder that a request to load names, if any; its body may be empty."""
+    try:
+        asked = LoadRequest.model_validate_json(await request.body() or b"{}")
+    except ValidationError as error:
+        raise _wrong(error) from None
+    return asked.parameters.folder
+
+
+def _wrong(error: ValidationError) -> Refused:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return Refused(400, f"{where}: {first['msg']}." if where else f"{first['msg']}.")
 
 
 def _parts(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:

@@ -55,7 +55,7 @@ async def moderate(request: Request, body: ModerationRequest) -> JSONResponse:
     service = service_of(request)
     served = service.models.find(body.model) or service.models.default
     texts = _texts(body)
-    found = await service.score(request, texts, served.name, served.version)
+    found = await service.score(request, served, texts)
     known = categories_of(service.settings, served.classes)
     flags = served.classifier.rule.labels(found.probabilities)
     content = {

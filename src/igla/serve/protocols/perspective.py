@@ -80,7 +80,7 @@ async def analyze(request: Request, body: AnalyzeRequest) -> JSONResponse:
     if body.span_annotations:
         spans = sentences(text, max(1, service.settings.limits.inputs - 1))
     pieces = [text, *(text[start:end] for start, end in spans)] if len(spans) > 1 else [text]
-    found = await service.score(request, pieces, served.name, served.version)
+    found = await service.score(request, served, pieces, keep=not body.do_not_store)
     detected = detect(text)
     content: dict[str, Any] = {
         "attributeScores": {

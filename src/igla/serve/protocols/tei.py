@@ -42,7 +42,8 @@ async def predict(request: Request, body: PredictRequest) -> JSONResponse:
     service = service_of(request)
     batch = isinstance(body.inputs, list) and any(isinstance(one, list) for one in body.inputs)
     texts = [_text(one) for one in body.inputs] if batch else [_text(body.inputs)]
-    found = await service.score(request, texts, truncate=bool(body.truncate))
+    truncate = bool(body.truncate)
+    found = await service.score(request, service.models.default, texts, truncate=truncate)
     rows = [_ranked(found, row, raw=body.raw_scores) for row in range(len(texts))]
     return JSONResponse(rows if batch else rows[0], headers=version_header(found.served))
 
