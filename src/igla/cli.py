@@ -225,6 +225,9 @@ def serve(
     keys: Annotated[
         Path | None, typer.Option(help="File of igla keys; without it everybody may ask.")
     ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="auto (by measurement), float32 or bf16.")
+    ] = None,
     tls_certificate: Annotated[
         Path | None, typer.Option(help="PEM file of the certificate, for https.")
     ] = None,
@@ -236,7 +239,7 @@ def serve(
     if (tls_certificate is None) != (tls_key is None):
         raise UserError("--tls-certificate and --tls-key go together.")
     both = (tls_certificate, tls_key) if tls_certificate and tls_key else None
-    run(models, host, port, config, keys, both)
+    run(models, host, port, config, keys, both, precision)
 
 
 @app.command()

@@ -40,6 +40,8 @@ def serving(*words: str) -> Iterator[Running]:
     """An `igla serve` with these words, until the end; it has to end well."""
     port = free_port()
     command = [sys.executable, "-m", "igla", "serve", *words, "--port", str(port)]
+    if "--precision" not in words:
+        command += ["--precision", "float32"]  # which the tests compute by themselves
     kind = "https" if "--tls-key" in words else "http"
     address = f"{kind}://127.0.0.1:{port}"
     with tempfile.TemporaryFile("w+") as said:  # not a pipe, which would fill up

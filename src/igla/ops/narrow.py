@@ -42,6 +42,14 @@ def has_copy(weight: Tensor) -> bool:
     return weight in _copies
 
 
+@torch.no_grad()
+def keep_copy(weight: Tensor) -> None:
+    """Write the copy of a weight that will only be read from now on."""
+    copy = copy_to_write(weight)
+    copy.copy_(weight)
+    has_written(weight, copy)
+
+
 def copy_to_write(weight: Tensor) -> Tensor:
     """Room for a bf16 copy of the weight, for someone who is about to write both."""
     held: _Copy | None = _copies.get(weight)

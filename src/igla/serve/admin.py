@@ -43,6 +43,6 @@ async def replace(service: Service, name: str, where: str | None = None) -> Serv
             if held is None:
                 raise UserError(f"There is no model {name} here: say from which folder it comes.")
             where = str(held.where)
-        served = await asyncio.to_thread(open_model, where, name)
+        served = await asyncio.to_thread(open_model, where, name, service.settings.precision)
         service.metrics.forget(service.models.put(served))
         return served

@@ -27,24 +27,31 @@ def serve(
     settings_file: Path | None,
     keys: Path | None,
     certificate: tuple[Path, Path] | None,
+    precision: str | None,
 ) -> None:
     """Serve runs or model folders until SIGTERM or SIGINT; SIGHUP loads them anew.
 
     wheres       folders, each as FOLDER or NAME=FOLDER
     keys         file of those who may ask; None: everybody
     certificate  files of the certificate and of its key, for https
+    precision    in place of the settings'
     """
     start = time.perf_counter()
     console = plain_console(stderr=True)
-    settings = load_settings(settings_file)
+    settings = load_settings(settings_file, precision)
     if certificate is not None:
         _check_certificate(*certificate)
     listening = _bound(host, port)
     served = []
     for where in wheres:
         name, named, folder = where.partition("=")
-        one = open_model(folder if named else where, name if named else "default")
-        console.print(f"model {one.name} {one.version}: {', '.join(one.classes)} ({one.where})")
+        one = open_model(
+            folder if named else where, name if named else "default", settings.precision
+        )
+        console.print(
+            f"model {one.name} {one.version} in {one.classifier.precision}: "
+            f"{', '.join(one.classes)} ({one.where})"
+        )
         served.append(one)
     kind = "http" if certificate is None else "https"
     address = f"{kind}://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"

@@ -4,13 +4,16 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from igla.errors import UserError
 from igla.infer.classifier import Classifier, model_folder
+from igla.ops.products import probe
 from igla.sealed import MANIFEST, BrokenSeal, check_sealed, file_digest
 
+Precision = Literal["auto", "float32", "bf16"]
 _WARM_UP = "Проверка перед началом работы. Checking before the work begins."
 
 
@@ -44,8 +47,11 @@ class Windows:
     owner: np.ndarray
 
 
-def open_model(where: str | Path, name: str) -> Served:
-    """Load a run or a model folder and let it score once; UserError when it cannot be served."""
+def open_model(where: str | Path, name: str, precision: Precision = "auto") -> Served:
+    """Load a run or a model folder and let it score once; UserError when it cannot be served.
+
+    precision  auto: bf16 where this processor's products are faster in it
+    """
     folder = model_folder(where).resolve()
     if (folder / MANIFEST).is_file():
         try:
@@ -54,6 +60,8 @@ def open_model(where: str | Path, name: str) -> Served:
             raise UserError(f"{folder} is damaged: {error}") from None
     version = _version(folder)
     classifier = Classifier.load(folder)
+    if precision == "bf16" or (precision == "auto" and probe().bf16_is_better):
+        classifier.compute_in_bf16()
     classifier.probabilities([_WARM_UP])
     if _version(folder) != version:
         raise UserError(f"{folder} has changed while it was read; load it again.")

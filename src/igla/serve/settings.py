@@ -1,7 +1,7 @@
 """What a server is told: the file of `igla serve --config`, and its defaults."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
@@ -49,17 +49,24 @@ class Settings(Section):
     attributes: dict[str, str] = Field({})
     categories: dict[str, str] = Field({})
     decisions: dict[str, Decision] = Field({})
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        "auto", description="Arithmetic of the models; auto: by measurement."
+    )
     limits: Limits = Limits()
     log: Log = Log()
 
 
-def load_settings(path: Path | None) -> Settings:
-    """Settings of a YAML file; UserError names what is wrong in it."""
-    if path is None:
-        return Settings()
+def load_settings(path: Path | None, precision: str | None = None) -> Settings:
+    """Settings of a YAML file; UserError names what is wrong in it.
+
+    precision  in place of the file's
+    """
     try:
-        return Settings.model_validate(read_yaml(path) or {})
+        content = {} if path is None else read_yaml(path) or {}
+        if precision is not None and isinstance(content, dict):
+            content["precision"] = precision
+        return Settings.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}, {where}: {first['msg']}.") from None
+        raise UserError(f"{path or 'settings'}, {where}: {first['msg']}.") from None

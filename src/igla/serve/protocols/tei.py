@@ -58,14 +58,14 @@ async def info(request: Request) -> dict[str, Any]:
     return {
         "model_id": served.name,
         "model_sha": served.version,
-        "model_dtype": "float32",
+        "model_dtype": "bfloat16" if classifier.precision == "bf16" else "float32",
         "model_type": {
             "classifier": {
                 "id2label": names,
                 "label2id": {name: int(index) for index, name in names.items()},
             }
         },
-        "max_concurrent_requests": limits.waiting_tokens,
+        "max_concurrent_requests": limits.waiting_tokens // classifier.encoder.max_length,
         "max_input_length": classifier.encoder.max_length,
         "max_batch_tokens": limits.waiting_tokens,
         "max_client_batch_size": limits.inputs,
