@@ -18,7 +18,7 @@ import numpy as np
 from igla.data.dataset import Dataset, load_dataset
 from igla.data.split import TEST, TRAIN
 from igla.evaluate.baseline import Baseline
-from igla.evaluate.metrics import decide
+from igla.evaluate.decision import decide
 from igla.infer.classifier import Classifier
 from igla.recipe import load_recipe
 from igla.text.evasion import KINDS, evade

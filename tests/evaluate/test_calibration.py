@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from igla.evaluate.calibration import apply_temperature, fit_temperature, reliability
+from igla.evaluate.calibration import fit_temperature, reliability
+from igla.evaluate.decision import apply_temperature
 
 
 def test_the_temperature_of_overconfident_logits_is_what_made_them_so() -> None:

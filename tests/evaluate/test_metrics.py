@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score
 
-from igla.evaluate.metrics import Scored, choose_threshold, classification_metrics, decide, headline
+from igla.evaluate.decision import decide
+from igla.evaluate.metrics import Scored, choose_threshold, classification_metrics, headline
 
 
 def binary(labels: list[int], scores: list[float]) -> Scored:

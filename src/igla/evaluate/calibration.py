@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import expit, log_expit, log_softmax, softmax
+from scipy.special import log_expit, log_softmax
 
 BINS = 15
 # Beyond these a model is all but sure, or all but ignorant, of everything.
@@ -29,13 +29,6 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
     found = minimize_scalar(loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded")
     return float(np.exp(found.x))
-
-
-def apply_temperature(logits: np.ndarray, temperature: float, multi_label: bool) -> np.ndarray:
-    """Probabilities [N, C] of logits [N, C]: softmax over the classes, or σ of each."""
-    scaled = logits / temperature
-    probabilities = expit(scaled) if multi_label else softmax(scaled, axis=1)
-    return np.asarray(probabilities)
 
 
 @dataclass(frozen=True)

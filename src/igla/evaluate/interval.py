@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from igla.evaluate.metrics import Scored, Threshold, headline
+from igla.evaluate.decision import Threshold
+from igla.evaluate.metrics import Scored, headline
 
 DRAWS = 1000
 SEED = 0

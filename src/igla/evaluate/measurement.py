@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from igla.evaluate.decision import Threshold
 from igla.evaluate.interval import Interval, drawn_figures, interval
-from igla.evaluate.metrics import Scored, Threshold, classification_metrics
+from igla.evaluate.metrics import Scored, classification_metrics
 
 TITLES = {
     "accuracy": "accuracy",

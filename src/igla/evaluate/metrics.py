@@ -12,8 +12,8 @@ from sklearn.metrics import (
 )
 
 from igla.evaluate.calibration import reliability
+from igla.evaluate.decision import Threshold, decide
 
-Threshold = float | tuple[float, ...] | None
 FALSE_POSITIVES = 0.01
 # Share of all cuts on each side of one over which its F1 is averaged.
 SMOOTHED = 0.04
@@ -50,19 +50,6 @@ class Scored:
             self.labels if self.multi_label else np.eye(len(self.classes), dtype=int)[self.labels]
         )
         return list(zip(ones.T, self.probabilities.T, strict=True))
-
-
-def decide(probabilities: np.ndarray, multi_label: bool, threshold: Threshold) -> np.ndarray:
-    """Class indices [N], or 0/1 [N, C], of probabilities [N, C].
-
-    threshold  of two classes, the second's least probability; of several labels a row, one each;
-               None: the likeliest class, or ½
-    """
-    if multi_label:
-        return (probabilities >= np.asarray(0.5 if threshold is None else threshold)).astype(int)
-    if threshold is None:
-        return probabilities.argmax(axis=1)
-    return (probabilities[:, 1] >= threshold).astype(int)
 
 
 def choose_threshold(scored: Scored) -> Threshold:

@@ -8,8 +8,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from igla.evaluate import plots
 from igla.evaluate.calibration import Reliability
+from igla.evaluate.decision import decide
 from igla.evaluate.measurement import TITLES, Measurement, differences, verdict
-from igla.evaluate.metrics import decide, headline
+from igla.evaluate.metrics import headline
 
 WORST = 20
 LONGEST_TEXT = 400

@@ -12,8 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from igla.data.batch import pack
 from igla.errors import UserError
-from igla.evaluate.calibration import apply_temperature
-from igla.evaluate.metrics import decide
+from igla.evaluate.decision import apply_temperature, decide
 from igla.infer.scoring import score
 from igla.model.encoder import SequenceClassifier
 from igla.model.folder import load_classifier, read_json, save_classifier

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 import ssl
+import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -14,6 +15,7 @@ from igla.errors import UserError
 from igla.serve.admin import replace
 from igla.serve.app import create_app
 from igla.serve.keys import SCOPES, Doorkeeper, add_key, read_keys
+from igla.serve.language import detect
 from igla.serve.models import open_model
 from igla.serve.service import Service
 from igla.serve.settings import load_settings
@@ -42,6 +44,8 @@ def serve(
     if certificate is not None:
         _check_certificate(*certificate)
     listening = _bound(host, port)
+    reading = threading.Thread(target=detect, args=("Готово?",))  # whose tables take a while
+    reading.start()
     served = []
     for where in wheres:
         name, named, folder = where.partition("=")
@@ -53,6 +57,7 @@ def serve(
             f"{', '.join(one.classes)} ({one.where})"
         )
         served.append(one)
+    reading.join()
     kind = "http" if certificate is None else "https"
     address = f"{kind}://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
     console.print(f"loaded in {time.perf_counter() - start:.1f} s; {address}")

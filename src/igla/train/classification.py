@@ -13,7 +13,8 @@ from igla.data.split import TRAIN, VALIDATION
 from igla.data.store import TokenStore
 from igla.errors import UserError
 from igla.evaluate.baseline import out_of_fold
-from igla.evaluate.calibration import apply_temperature, fit_temperature
+from igla.evaluate.calibration import fit_temperature
+from igla.evaluate.decision import apply_temperature
 from igla.evaluate.metrics import TINY, Scored, choose_threshold, headline, log_loss, row_losses
 from igla.infer.classifier import Classifier, model_folder
 from igla.model.encoder import SequenceClassifier
