@@ -4,17 +4,23 @@ import asyncio
 import json
 import random
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
+from igla.errors import UserError
+from igla.serve.models import open_model
 from igla.serve.protocols.perspective import sentences
+from igla.serve.scoring import combined
 
 ANALYZE = "/v1alpha1/comments:analyze"
 
@@ -43,7 +49,10 @@ WRONG = [
     ("/v2/models/default/infer", infer_body(shape=[2]), 400),
     ("/v2/models/default/infer", infer_body(datatype="FP32"), 400),
     ("/v2/models/default/infer", infer_body(name="image"), 400),
+    ("/v2/models/default/infer", infer_body(shape=[-1, -1]), 400),
+    ("/v2/models/default/infer", infer_body(shape=[2**63] * 8), 400),
     ("/v2/models/other/infer", b"{}", 404),
+    (ANALYZE, b'{"comment": {"text": "a"}, "requestedAttributes": {"\\ud800": {}}}', 400),
 ]
 
 
@@ -146,7 +155,7 @@ def test_a_full_queue_is_said_at_once(
     serve: Callable[..., Any], trained: Path, tmp_path: Path
 ) -> None:
     config = tmp_path / "serve.yaml"
-    config.write_text("limits: {waiting_tokens: 4000}\n", encoding="utf-8")
+    config.write_text("limits: {waiting_tokens: 12000}\n", encoding="utf-8")
     body = {"inputs": "глупый дом и добрый человек " * 800}
 
     async def ask(address: str) -> list[httpx.Response]:
@@ -200,3 +209,67 @@ def test_two_models_are_told_apart_by_their_names(serve: Callable[..., Any], tra
     words = [sys.executable, "-m", "igla", "serve", str(trained), str(trained)]
     ended = subprocess.run(words, capture_output=True, text=True)
     assert ended.returncode == 2 and "same name" in ended.stderr
+
+
+def test_a_row_of_dots_is_split_at_once() -> None:
+    text = "a" + "." * 100_000 + "a"
+    start = time.perf_counter()
+    assert sentences(text, 31) == [(0, len(text))]
+    assert sentences("Да... Нет?! " * 3, 31)[:2] == [(0, 5), (6, 11)]
+    assert time.perf_counter() - start < 1
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "²", "-1", "1.5"])
+def test_a_wrong_length_of_the_header_is_refused(length: str, server: str) -> None:
+    headers = [(b"inference-header-content-length", length.encode())]
+    answer = httpx.post(f"{server}/v2/models/default/infer", content=b"{}", headers=headers)
+    assert answer.status_code == 400 and "does not fit" in answer.json()["error"]
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(
+    serve: Callable[..., Any], trained: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "serve.yaml"
+    config.write_text("limits: {seconds: 1}\n", encoding="utf-8")
+    head = b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf"
+    with serve(str(trained), "--config", str(config)) as running:
+        port = int(running.address.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as one:
+            one.sendall(head)
+            assert one.recv(1000).startswith(b"HTTP/1.1 408")
+        with socket.create_connection(("127.0.0.1", port)) as one:
+            one.sendall(head)
+        told = ""
+        until = time.monotonic() + 20
+        while 'status="499"' not in told:
+            assert time.monotonic() < until, told
+            told = httpx.get(f"{running.address}/metrics").text
+
+
+def test_more_than_the_queue_holds_is_refused_for_good(
+    serve: Callable[..., Any], trained: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "serve.yaml"
+    config.write_text("limits: {waiting_tokens: 500}\n", encoding="utf-8")
+    with serve(str(trained), "--config", str(config)) as running:
+        long = httpx.post(f"{running.address}/predict", json={"inputs": "дом " * 5000})
+        short = httpx.post(f"{running.address}/predict", json={"inputs": "дом"})
+        why = httpx.post(f"{running.address}/igla/v1/explain", json={"text": "дом " * 5000})
+    assert long.status_code == 413 and "500 are the most" in long.json()["error"]
+    assert short.status_code == 200
+    assert why.status_code == 413
+
+
+@pytest.mark.parametrize("name", ["спам", "a b", "a\r\nx: y", ""])
+def test_a_name_that_no_header_can_hold_is_refused(name: str, trained: Path) -> None:
+    with pytest.raises(UserError, match="no name for a model"):
+        open_model(trained, name)
+
+
+def test_a_long_text_is_searched_for_the_grave_class_wherever_it_stands() -> None:
+    hate = np.array([0.02, 0.97, 0.01])
+    both = np.stack([hate, 1 - hate], axis=1)
+    for grave, rows in ((0, both), (1, both[:, ::-1])):
+        probabilities, logits = combined(np.log(rows), rows, grave, multi_label=False)
+        assert probabilities[grave] == 0.97
+        assert logits[grave] == np.log(0.97)

@@ -40,7 +40,7 @@ def test_a_line_a_request_and_no_text_unless_it_is_switched_on(
         address = f"{running.address}/v1alpha1/comments:analyze"
         for do_not_store in (False, True):
             httpx.post(f"{address}?key={key}", json=asked(SECRET, do_not_store))
-        httpx.post(f"{address}?key=wrong", json=asked(SECRET, True))
+        httpx.post(f"{address}?key=wrong", json=asked(SECRET, False))
         version = httpx.get(f"{running.address}/info").json()["model_sha"]
         lines = [line for line in logged(running) if line["method"] == "POST"]
         running.said.seek(0)

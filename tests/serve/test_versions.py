@@ -110,7 +110,7 @@ def test_what_cannot_be_served_is_refused_and_the_old_version_stays(
     (other / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     with serve(str(trained), "--keys", str(file)) as running:
         url = f"{running.address}/igla/v1/models/default/load"
-        for folder in (other, tmp_path / "empty", tmp_path / "none", "/etc"):
+        for folder in (other, tmp_path / "empty", tmp_path / "none", "/etc", "a" * 5000):
             answer = httpx.post(url, json={"folder": str(folder)}, headers=admin, timeout=30)
             assert answer.status_code == 422, answer.text
             assert "\n" not in answer.json()["error"]

@@ -1,5 +1,6 @@
 """The server: its parts put together, from start to the last answer."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -21,7 +22,7 @@ from igla.serve.metrics import Metrics
 from igla.serve.models import Models, Served
 from igla.serve.protocols import kserve, openai, own, perspective, tei
 from igla.serve.protocols.discovery import discovery
-from igla.serve.service import Service
+from igla.serve.service import CLIENT_LEFT, Refused, Service
 from igla.serve.settings import Settings
 
 PROTOCOLS = (perspective, openai, tei, kserve, own)
@@ -78,7 +79,6 @@ class _Border:
     def __init__(self, app: ASGIApp, service: Service):
         self.app = app
         self.service = service
-        self.most = service.settings.limits.body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -97,30 +97,44 @@ class _Border:
             await send(message)
 
         try:
-            body = await self._body(receive)
-            if body is None:
-                message = f"The body is longer than {self.most:,} bytes."
-                await _refusal_of(scope["path"], 413, message)(scope, receive, send_counted)
-                return
-            await self.app(scope, _replayed(body, receive), send_counted)
+            body, fault = await self._body(receive)
+            if fault is not None:
+                answer = _refusal_of(scope["path"], fault.status, fault.message)
+                await answer(scope, receive, send_counted)
+            elif body is None:
+                status = CLIENT_LEFT
+            else:
+                await self.app(scope, _replayed(body, receive), send_counted)
+        except asyncio.CancelledError:  # the time to drain is over
+            status = 503
+            raise
         finally:
             route = scope.get("route")
             path = getattr(route, "path", "unknown")
-            seconds = time.perf_counter() - start
-            self.service.metrics.answered(scope["method"], path, status, seconds)
+            seconds, facts = time.perf_counter() - start, scope.get("igla.facts", {})
+            self.service.metrics.answered(path, status)
+            if status == 200 and "model" in facts:
+                self.service.metrics.timed(seconds)
             if self.service.settings.log.requests:
-                log_request(scope["method"], path, status, seconds, scope.get("igla.facts", {}))
+                log_request(scope["method"], path, status, seconds, facts)
 
-    async def _body(self, receive: Receive) -> bytes | None:
-        """The whole body, or None when it is too long."""
-        body = bytearray()
-        while True:
-            message = await receive()
-            body += message.get("body", b"")
-            if len(body) > self.most:
-                return None
-            if not message.get("more_body"):
-                return bytes(body)
+    async def _body(self, receive: Receive) -> tuple[bytes | None, Refused | None]:
+        """The whole body, or None when the client has left, or why it is not read."""
+        body, limits = bytearray(), self.service.settings.limits
+        try:
+            async with asyncio.timeout(limits.seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None, None
+                    body += message.get("body", b"")
+                    if len(body) > limits.body_bytes:
+                        said = f"The body is longer than {limits.body_bytes:,} bytes."
+                        return None, Refused(413, said)
+                    if not message.get("more_body"):
+                        return bytes(body), None
+        except TimeoutError:
+            return None, Refused(408, f"The body did not come within {limits.seconds:g} s.")
 
 
 def _refusal_of(path: str, status: int, message: str) -> Response:

@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 import time
+from math import ceil
 from pathlib import Path
 from types import FrameType
 
@@ -39,6 +40,7 @@ def serve(
     precision    in place of the settings'
     """
     start = time.perf_counter()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to load anew
     console = plain_console(stderr=True)
     settings = load_settings(settings_file, precision)
     if certificate is not None:
@@ -67,7 +69,7 @@ def serve(
         ssl_keyfile=certificate and str(certificate[1]),
         log_level="warning",
         access_log=False,
-        timeout_graceful_shutdown=int(settings.limits.drain_seconds),
+        timeout_graceful_shutdown=ceil(settings.limits.drain_seconds),
         server_header=False,
     )
     _Server(config).run(sockets=[listening])

@@ -25,10 +25,11 @@ def cuts_of(settings: Settings, served: Served) -> dict[int, tuple[float, float]
     }
     if not asked:
         asked = {next(iter(attributes_of(settings, served.classes).values())): Decision()}
-    return {
-        column: (_usual(served, column) if cut.review is None else cut.review, cut.block)
-        for column, cut in asked.items()
-    }
+    found = {}
+    for column, cut in asked.items():
+        review = _usual(served, column) if cut.review is None else cut.review
+        found[column] = (review, max(review, cut.block))
+    return found
 
 
 def verdict(cut: tuple[float, float], probability: float) -> Verdict:

@@ -32,6 +32,13 @@ class Full(Exception):
         super().__init__(f"The queue is full; try again in {self.wait:.0f} s.")
 
 
+class TooLong(Exception):
+    """One request asks for more than the queue may ever hold."""
+
+    def __init__(self, tokens: int, capacity: int):
+        super().__init__(f"The texts have {tokens:,} tokens; {capacity:,} are the most at once.")
+
+
 class Closing(Exception):
     """The engine takes no more work."""
 
@@ -93,8 +100,8 @@ class Engine:
     async def logits(self, classifier: Classifier, sequences: list[np.ndarray]) -> np.ndarray:
         """Logits [N, C] of token ids; N ≥ 1.
 
-        Raises Full or Closing at once. When the caller is cancelled, what is not computed yet
-        never will be.
+        Raises Full, TooLong or Closing at once. When the caller is cancelled, what is not computed
+        yet never will be.
         """
         assert self._loop is not None
         job = _Job(
@@ -102,11 +109,12 @@ class Engine:
             self._loop.create_future(),
         )  # fmt: skip
         tokens = sum(len(sequence) for sequence in sequences)
+        if tokens > self._capacity:
+            raise TooLong(tokens, self._capacity)
         with self._changed:
             if self._closing:
                 raise Closing
-            # One request alone always fits, or it could never be served.
-            if self._tokens and self._tokens + tokens > self._capacity:
+            if self._tokens + tokens > self._capacity:
                 raise Full(self._tokens / self._rate)
             self._waiting.extend((job, index) for index in range(len(sequences)))
             self._tokens += tokens
@@ -148,9 +156,9 @@ class Engine:
 
     def _compute(self, batch: list[tuple[_Job, int]]) -> None:
         start = time.perf_counter()
-        packed = pack([job.sequences[index] for job, index in batch])
         waited = start - min(job.came for job, _ in batch)
-        try:
+        try:  # whatever goes wrong, the thread goes on: without it nobody would be answered again
+            packed = pack([job.sequences[index] for job, index in batch])
             model = batch[0][0].classifier.model
             device = next(model.parameters()).device
             logits = model(packed.to(device)).double().cpu().numpy()

@@ -5,12 +5,14 @@ Each word in turn is hidden from the model, and how far the score falls is what 
 dropout or by masked words knows; where there is no mask they are left out.
 """
 
+import asyncio
 from dataclasses import dataclass
 
 import numpy as np
 
 from igla.errors import UserError
 from igla.infer.classifier import Classifier
+from igla.infer.scoring import TOKENS_A_BATCH
 from igla.serve.engine import Engine
 from igla.serve.models import Served
 
@@ -36,9 +38,12 @@ class Explanation:
 async def explain(engine: Engine, served: Served, text: str) -> Explanation:
     """Of the first window of a text, and of its first 128 words."""
     classifier = served.classifier
-    whole, words, spans = _words(classifier, text)
+    whole, words, spans = await asyncio.to_thread(_words, classifier, text)
     hidden = [_without(classifier, whole, places) for places in words]
-    logits = await engine.logits(classifier, [whole, *hidden])
+    # In pieces, between which the texts of others are scored.
+    asked, size = [whole, *hidden], max(1, TOKENS_A_BATCH // len(whole))
+    pieces = [asked[start : start + size] for start in range(0, len(asked), size)]
+    logits = np.concatenate([await engine.logits(classifier, piece) for piece in pieces])
     probabilities = classifier.rule.probabilities(logits)
     return Explanation(served, probabilities[0], spans, probabilities[0] - probabilities[1:])
 

@@ -166,5 +166,7 @@ class Doorkeeper:
             changed = self._path.stat().st_mtime_ns
         except FileNotFoundError:
             raise UserError(f"There is no file of keys {self._path}: igla keys add NAME") from None
+        except OSError as error:
+            raise UserError(f"{self._path} cannot be read: {error.strerror}.") from None
         if changed != self._changed:
             self._keys, self._changed = read_keys(self._path), changed

@@ -64,8 +64,10 @@ class Metrics:
                 with suppress(KeyError):  # it has never answered
                     self.scores.remove(served.name, served.version, label)
 
-    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Of a request that was answered; the time of those that ask for work."""
+    def answered(self, route: str, status: int) -> None:
+        """Of a request that was answered, well or not."""
         self.requests.labels(route, str(status)).inc()
-        if method == "POST":
-            self.seconds.labels("total").observe(seconds)
+
+    def timed(self, seconds: float) -> None:
+        """Of a request that a model has worked for."""
+        self.seconds.labels("total").observe(seconds)

@@ -1,6 +1,7 @@
 """The models that a server holds: opening them, and finding them by name and version."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,10 @@ from igla.infer.classifier import Classifier, model_folder
 from igla.ops.products import probe
 from igla.sealed import MANIFEST, BrokenSeal, check_sealed, file_digest
 
+# It stands in addresses and in a header of each answer.
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
+# The kinds of files that a model and its tokenizer are read from.
+_READ = (".safetensors", ".json", ".txt")
 Precision = Literal["auto", "float32", "bf16"]
 _WARM_UP = "Проверка перед началом работы. Checking before the work begins."
 
@@ -21,7 +26,7 @@ _WARM_UP = "Проверка перед началом работы. Checking be
 class Served:
     """A model in service.
 
-    version  the first 12 hex digits of the sha256 of its weights, tokenizer and decision rule
+    version  the first 12 hex digits of the sha256 of its folder's files
     where    the run or folder as it was named, from which it can be loaded anew
     """
 
@@ -52,6 +57,15 @@ def open_model(where: str | Path, name: str, precision: Precision = "auto") -> S
 
     precision  auto: bf16 where this processor's products are faster in it
     """
+    if not _NAME.fullmatch(name):
+        raise UserError(f"{name!r} is no name for a model: letters of a to z, digits, . _ - alone.")
+    try:
+        return _opened(where, name, precision)
+    except OSError as error:
+        raise UserError(f"{where} cannot be read: {error.strerror}.") from None
+
+
+def _opened(where: str | Path, name: str, precision: Precision) -> Served:
     folder = model_folder(where).resolve()
     if (folder / MANIFEST).is_file():
         try:
@@ -130,9 +144,9 @@ class Models:
 
 
 def _version(folder: Path) -> str:
-    files = ("model.safetensors", "igla.json", "tokenizer.json")
-    sums = [file_digest(folder / name) for name in files if (folder / name).is_file()]
-    return hashlib.sha256("".join(sums).encode()).hexdigest()[:12]
+    files = sorted(one for one in folder.iterdir() if one.suffix in _READ)
+    sums = "".join(f"{one.name}\n{file_digest(one)}\n" for one in files)
+    return hashlib.sha256(sums.encode()).hexdigest()[:12]
 
 
 def _starts(length: int, room: int) -> list[int]:

@@ -29,9 +29,12 @@ class Scored:
 
 
 async def score(
-    engine: Engine, served: Served, texts: Sequence[str], *, truncate: bool = False
+    engine: Engine, served: Served, texts: Sequence[str], grave: int, *, truncate: bool = False
 ) -> Scored:
-    """Scores of one or more texts by one model; with truncate, of their first windows."""
+    """Scores of one or more texts by one model; with truncate, of their first windows.
+
+    grave  the class that a text is searched for
+    """
     rule = served.classifier.rule
     cutting = partial(windows_of, served.classifier, texts, truncate=truncate)
     # Cutting a long request into tokens must not keep the event loop from the others.
@@ -46,23 +49,25 @@ async def score(
         return Scored(served, probabilities, probabilities, logits, windows)
     of_each = [np.flatnonzero(cut.owner == text) for text in range(len(texts))]
     means = np.array([probabilities[rows].mean(axis=0) for rows in of_each])
-    each = [combined(logits[rows], probabilities[rows], rule.multi_label) for rows in of_each]
+    each = [
+        combined(logits[rows], probabilities[rows], grave, rule.multi_label) for rows in of_each
+    ]
     gravest, of_gravest = (np.array(part) for part in zip(*each, strict=True))
     return Scored(served, gravest, means, of_gravest, windows)
 
 
 def combined(
-    logits: np.ndarray, probabilities: np.ndarray, multi_label: bool
+    logits: np.ndarray, probabilities: np.ndarray, grave: int, multi_label: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities and logits [C] of a text from those of its windows [W, C].
 
     One bad window is enough: with several labels each label takes its highest window; of two
-    classes, the window counts in which the second is likeliest. Of three classes and more none is
-    the grave one, and the mean of the windows counts.
+    classes, the window counts in which the grave one is likeliest. Of three classes and more, the
+    mean of the windows counts.
     """
     if multi_label:
         return probabilities.max(axis=0), logits.max(axis=0)
     if probabilities.shape[1] == 2:
-        gravest = int(probabilities[:, 1].argmax())
-        return probabilities[gravest], logits[gravest]
+        worst = int(probabilities[:, grave].argmax())
+        return probabilities[worst], logits[worst]
     return probabilities.mean(axis=0), logits.mean(axis=0)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from math import ceil
@@ -10,11 +11,13 @@ from typing import Any, TypeVar
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from igla.serve.engine import Closing, Engine, Full
+from igla.serve.engine import Closing, Engine, Full, TooLong
 from igla.serve.explain import Explanation, explain
 from igla.serve.keys import Denied, Doorkeeper, Scope
+from igla.serve.labels import attributes_of
 from igla.serve.metrics import Metrics
 from igla.serve.models import Models, Served
 from igla.serve.scoring import Scored, score
@@ -95,14 +98,17 @@ class Service:
         """
         limits = self.settings.limits
         note(request, model=served.name, version=served.version, inputs=len(texts))
-        if keep and self.settings.log.texts:
-            note(request, texts=list(texts))
+        grave = next(iter(attributes_of(self.settings, served.classes).values()))
         if not texts:
             raise Refused(400, "There is no text to score.")
         if len(texts) > limits.inputs:
             raise Refused(413, f"{len(texts)} texts in a request; {limits.inputs} are allowed.")
-        found = await self._worked(request, score(self.engine, served, texts, truncate=truncate))
-        self.metrics.scored(found)
+        work = score(self.engine, served, texts, grave, truncate=truncate)
+        found = await self._worked(request, work)
+        if keep and self.settings.log.texts:
+            note(request, texts=list(texts))
+        if self.models.find(served.name, served.version):  # or its series would come back
+            self.metrics.scored(found)
         return found
 
     async def explain(self, request: Request, served: Served, text: str) -> Explanation:
@@ -131,6 +137,8 @@ class Service:
                 return await _unless_left(request, work)
         except Full as full:
             raise Refused(429, str(full), retry_after=full.wait) from None
+        except TooLong as long:
+            raise Refused(413, str(long)) from None
         except Closing:
             raise Refused(503, _DRAINING) from None
         except TimeoutError:
@@ -177,21 +185,29 @@ def route_class(refusal: Callable[[int, str], Response]) -> type[APIRoute]:
                 except _ClientLeft:
                     return Response(status_code=CLIENT_LEFT)
                 except Refused as refused:
-                    response = refusal(refused.status, refused.message)
+                    response = refusal(refused.status, _written(refused.message))
                     if refused.retry_after is not None:
                         response.headers["retry-after"] = str(ceil(refused.retry_after))
                     return response
                 except RequestValidationError as error:
-                    return refusal(400, described(error))
+                    return refusal(400, _written(described(error)))
                 except HTTPException as error:
                     return refusal(error.status_code, str(error.detail))
+                except Exception:
+                    logging.getLogger("uvicorn.error").exception("A request has failed.")
+                    return refusal(500, "The server has failed at this request; its log says how.")
 
             return handle_or_refuse
 
     return Route
 
 
-def described(error: RequestValidationError) -> str:
+def _written(message: str) -> str:
+    """A message as it can be sent: what a client has sent may hold half a letter."""
+    return message.encode("utf-8", "replace").decode()
+
+
+def described(error: RequestValidationError | ValidationError) -> str:
     """The first fault of a request, in one sentence."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part != "body")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from igla.errors import UserError
 from igla.recipe import Count, Section, Share, read_yaml
@@ -29,6 +29,12 @@ class Decision(Section):
         None, description="Least probability to be looked at; none: the model's own threshold."
     )
     block: Share = Field(0.9, description="Least probability to be blocked.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Decision":
+        if self.review is not None and self.review > self.block:
+            raise ValueError("review is above block")
+        return self
 
 
 class Log(Section):

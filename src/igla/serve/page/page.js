@@ -62,17 +62,19 @@ async function ask(path, body, signal) {
   return content;
 }
 
+const titled = (model) => `${model.name} ${model.version}`;
+
 // What is chosen in the two lists: name and version of one model, or of two.
 function chosen() {
-  return [$("first").value, $("second").value].filter(Boolean).map((value) => models[Number(value)]);
+  const values = [$("first").value, $("second").value];
+  return values.map((value) => models.find((one) => titled(one) === value)).filter(Boolean);
 }
 
 function choose(select, options, empty) {
   const before = select.value;
   select.replaceChildren(...(empty ? [element("option", { value: "", textContent: empty })] : []));
-  options.forEach((one, at) =>
-    select.append(element("option", { value: String(at), textContent: `${one.name} ${one.version}` })));
-  if (before && Number(before) < options.length) select.value = before;
+  select.append(...options.map((one) => element("option", { value: titled(one), textContent: titled(one) })));
+  if (options.some((one) => titled(one) === before)) select.value = before;
 }
 
 async function readModels() {
@@ -232,7 +234,7 @@ async function watch() {
     if (!document.hidden) {
       if (await readModels()) scoreText();
       await readMetrics();
-      $("state").textContent = models.map((one) => `${one.name} ${one.version}`).join(" · ");
+      $("state").textContent = models.map(titled).join(" · ");
     }
   } catch {
     $("state").textContent = word("away");

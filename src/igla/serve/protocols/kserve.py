@@ -1,17 +1,19 @@
 """The Open Inference Protocol of KServe and Triton (v2), over HTTP, with its binary extension."""
 
+import math
+import re
 import struct
 from collections.abc import Iterator
 from importlib.metadata import version as version_of
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from igla.serve import admin
-from igla.serve.service import Refused, route_class, service_of, version_header
+from igla.serve.service import Refused, described, route_class, service_of, version_header
 
 _HEADER_LENGTH = "inference-header-content-length"
 
@@ -25,7 +27,7 @@ router = APIRouter(prefix="/v2", route_class=route_class(refusal), tags=["KServe
 
 class Tensor(BaseModel):
     name: str
-    shape: list[int]
+    shape: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=8)]
     datatype: str
     data: list[Any] | None = None
     parameters: dict[str, Any] = {}
@@ -128,7 +130,7 @@ async def infer(request: Request, name: str, version: str | None = None) -> JSON
     try:
         asked = InferRequest.model_validate_json(body)
     except ValidationError as error:
-        raise _wrong(error) from None
+        raise Refused(400, described(error)) from None
     found = await service_of(request).score(request, served, _texts(asked, rest))
     rule = served.classifier.rule
     labels = [
@@ -161,21 +163,15 @@ async def _parameter(request: Request) -> str | None:
     try:
         asked = LoadRequest.model_validate_json(await request.body() or b"{}")
     except ValidationError as error:
-        raise _wrong(error) from None
+        raise Refused(400, described(error)) from None
     return asked.parameters.folder
-
-
-def _wrong(error: ValidationError) -> Refused:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return Refused(400, f"{where}: {first['msg']}." if where else f"{first['msg']}.")
 
 
 def _parts(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
     """The JSON of a request, and the binary tensors behind it."""
     if header_length is None:
         return body, b""
-    if not header_length.isdecimal() or int(header_length) > len(body):
+    if not re.fullmatch(r"[0-9]{1,9}", header_length) or int(header_length) > len(body):
         raise Refused(400, "Inference-Header-Content-Length does not fit the body.")
     return body[: int(header_length)], body[int(header_length) :]
 
@@ -195,7 +191,7 @@ def _texts(asked: InferRequest, rest: bytes) -> list[str]:
         found = list(_elements(rest))
     if not all(isinstance(text, str) for text in found):
         raise Refused(400, "The input text holds something that is no text.")
-    if int(np.prod(tensor.shape)) != len(found):
+    if math.prod(tensor.shape) != len(found):
         raise Refused(400, f"The shape {tensor.shape} is not that of {len(found)} texts.")
     return found
 

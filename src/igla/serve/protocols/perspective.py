@@ -23,7 +23,8 @@ _STATUS = {
     429: "RESOURCE_EXHAUSTED",
     503: "UNAVAILABLE",
 }
-_SENTENCE = re.compile(r"\S.*?(?:[.!?…]+(?=\s|$)|\n|$)", re.DOTALL)
+# Where a sentence ends. Nothing is tried twice: a text may be a row of a hundred thousand dots.
+_END = re.compile(r"(?<![.!?…])[.!?…]++(?=\s|$)|\n")
 
 
 def refusal(status: int, message: str) -> JSONResponse:
@@ -101,7 +102,13 @@ def sentences(text: str, most: int) -> list[tuple[int, int]]:
 
     A text without any, say of line feeds alone, is one.
     """
-    found = [match.span() for match in _SENTENCE.finditer(text)] or [(0, len(text))]
+    found, begin = [], 0
+    for end in [*(match.end() for match in _END.finditer(text)), len(text)]:
+        sentence = text[begin:end]
+        if sentence.strip():
+            found.append((end - len(sentence.lstrip()), end))
+        begin = end
+    found = found or [(0, len(text))]
     return [*found[: most - 1], (found[most - 1][0], found[-1][1])] if len(found) > most else found
 
 
