@@ -1,0 +1,55 @@
+"""The command line: parse, call, print. Nothing heavy is imported before a command needs it."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from igla.cli import classifying, data, keys, machine, recipes, serving, training
+from igla.errors import UserError
+
+app = typer.Typer(
+    name="igla",
+    help="Train, measure and use transformers on the machine you have.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for group in (training, classifying, serving, machine, data, keys, recipes):
+    app.add_typer(group.app)
+
+
+@app.callback(invoke_without_command=True)
+def igla(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+) -> None:
+    if version:
+        from igla import __version__
+
+        print(f"igla {__version__}")
+        raise typer.Exit
+    # Read again by main(), where an error ends up.
+    del debug
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one sentence and exit status 2."""
+    words = [word for word in sys.argv[1:] if word != "--debug"]
+    try:
+        app(words)
+    except UserError as error:
+        _fail(str(error), 2)
+    except OSError as error:
+        _fail(f"{error.filename or 'I/O'}: {error.strerror}.", 2)
+    except Exception as error:
+        _fail(f"{type(error).__name__}: {error} (igla --debug … shows where)", 1)
+
+
+def _fail(sentence: str, status: int) -> None:
+    if "--debug" in sys.argv:
+        raise
+    print(f"igla: {sentence}", file=sys.stderr)
+    sys.exit(status)
