@@ -24,16 +24,21 @@ from igla.serve.protocols import kserve, openai, own, perspective, tei
 from igla.serve.protocols.discovery import discovery
 from igla.serve.service import CLIENT_LEFT, Refused, Service
 from igla.serve.settings import Settings
+from igla.serve.suggestions import SuggestionSink
 
 PROTOCOLS = (perspective, openai, tei, kserve, own)
 
 
 def create_app(
-    served: Sequence[Served], settings: Settings, keys: Doorkeeper | None = None
+    served: Sequence[Served],
+    settings: Settings,
+    keys: Doorkeeper | None = None,
+    suggestions: SuggestionSink | None = None,
 ) -> FastAPI:
     """The application over models that are loaded; the first one is the default.
 
-    keys  who may ask; None: everybody
+    keys         who may ask; None: everybody
+    suggestions  who keeps the scores that clients suggest; None: nobody, and they are told so
 
     UserError where the settings name what no model knows.
     """
@@ -41,7 +46,8 @@ def create_app(
     check_labels(settings, {name for one in served for name in one.classes})
     engine = Engine(settings.limits.waiting_tokens, metrics.batch)
     metrics.waiting.set_function(lambda: engine.waiting_tokens)
-    service = Service(settings, Models(served, settings.limits.versions), engine, metrics, keys)
+    models = Models(served, settings.limits.versions)
+    service = Service(settings, models, engine, metrics, keys, suggestions)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -22,6 +22,7 @@ from igla.serve.metrics import Metrics
 from igla.serve.models import Models, Served
 from igla.serve.scoring import Scored, score
 from igla.serve.settings import Settings
+from igla.serve.suggestions import NotKept, Suggestion, SuggestionSink
 
 # What nginx writes down for a client that has left; nobody reads it.
 CLIENT_LEFT = 499
@@ -49,7 +50,8 @@ class _ClientLeft(Exception):
 class Service:
     """The parts of a running server.
 
-    loading  held while a model is loaded
+    loading      held while a model is loaded
+    suggestions  who keeps suggested scores; None: nobody
     """
 
     settings: Settings
@@ -57,6 +59,7 @@ class Service:
     engine: Engine
     metrics: Metrics
     keys: Doorkeeper | None = None
+    suggestions: SuggestionSink | None = None
     draining: bool = False
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -65,14 +68,19 @@ class Service:
         if self.draining:
             raise Refused(503, _DRAINING)
 
-    def check_key(self, request: Request, scope: Scope) -> None:
-        """Refused when keys are asked for and the request has none that is for this."""
+    def check_key(self, request: Request, scope: Scope) -> str | None:
+        """The name of the request's key; None where no keys are asked for.
+
+        Refused when they are and the request has none that is for this.
+        """
         if self.keys is None:
-            return
+            return None
         try:
-            note(request, key=self.keys.check(_key_of(request), scope).name)
+            key = self.keys.check(_key_of(request), scope)
         except Denied as denied:
             raise Refused(denied.status, denied.message, denied.wait) from None
+        note(request, key=key.name)
+        return key.name
 
     def check_admin(self, request: Request) -> None:
         """Refused without a key for admin, also where nothing else needs a key."""
@@ -115,6 +123,19 @@ class Service:
         """Which words drive a text's scores; refused as score is."""
         note(request, model=served.name, version=served.version)
         return await self._worked(request, explain(self.engine, served, text))
+
+    async def suggest(self, suggestion: Suggestion) -> None:
+        """Have a suggestion kept; Refused when it is not."""
+        limits = self.settings.limits
+        if self.suggestions is None:
+            raise Refused(404, "This server keeps no suggestions; igla gate serve does.")
+        try:
+            async with asyncio.timeout(limits.seconds):
+                await self.suggestions.record(suggestion)
+        except NotKept as failed:
+            raise Refused(503, str(failed), retry_after=1.0) from None
+        except TimeoutError:
+            raise Refused(503, f"Not kept within {limits.seconds:g} s.", retry_after=1.0) from None
 
     def model(self, name: str | None, version: str | None = None) -> Served:
         """The model of a name and a version; Refused where there is none."""

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from igla.serve.protocols.perspective import AnalyzeRequest
+from igla.serve.protocols.perspective import AnalyzeRequest, SuggestCommentScoreRequest
 
-_METHODS = {"analyze": AnalyzeRequest}
+_METHODS = {"analyze": AnalyzeRequest, "suggestscore": SuggestCommentScoreRequest}
 
 
 def discovery(root: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from igla.serve.labels import attributes_of
 from igla.serve.language import detect
 from igla.serve.scoring import Scored
 from igla.serve.service import Refused, route_class, service_of, version_header
+from igla.serve.suggestions import Suggestion
 
 _STATUS = {
     400: "INVALID_ARGUMENT",
@@ -51,6 +52,18 @@ class Asked(_Message):
     score_threshold: float | None = None
 
 
+class Score(_Message):
+    value: Annotated[float, Field(ge=0, le=1)]
+    type: str | None = None
+
+
+class SuggestedScores(_Message):
+    """What an attribute should have been. Scores of spans may be there as well; they are passed
+    over, since models learn from whole texts."""
+
+    summary_score: Score
+
+
 class AnalyzeRequest(_Message):
     """A comment, and what is asked about it; what is sent beyond is passed over, as Google does."""
 
@@ -62,6 +75,17 @@ class AnalyzeRequest(_Message):
     span_annotations: bool = False
 
 
+class SuggestCommentScoreRequest(_Message):
+    """A comment, and the scores that it should have been given."""
+
+    comment: Text
+    attribute_scores: Annotated[dict[str, SuggestedScores], Field(min_length=1, max_length=64)]
+    languages: list[str] = []
+    community_id: str | None = None
+    session_id: str | None = None
+    client_token: str | None = None
+
+
 @router.post("/comments:analyze")
 async def analyze(request: Request, body: AnalyzeRequest) -> JSONResponse:
     """Scores of a comment. Whatever languages are named, the text is scored and its language told:
@@ -70,13 +94,8 @@ async def analyze(request: Request, body: AnalyzeRequest) -> JSONResponse:
     served = service.models.default
     known = attributes_of(service.settings, served.classes)
     for name, asked in body.requested_attributes.items():
-        if name not in known:
-            raise Refused(400, f"Unknown requested attribute: {name}")
-        if asked.score_type not in (None, "PROBABILITY", "SCORE_TYPE_UNSPECIFIED"):
-            raise Refused(400, f"Attribute {name} has no score type {asked.score_type}.")
-    text = body.comment.text
-    if not text.strip():
-        raise Refused(400, "Comment must be non-empty.")
+        _check_attribute(name, asked.score_type, known)
+    text = _text(body.comment)
     spans = [(0, len(text))]
     if body.span_annotations:
         spans = sentences(text, max(1, service.settings.limits.inputs - 1))
@@ -97,6 +116,44 @@ async def analyze(request: Request, body: AnalyzeRequest) -> JSONResponse:
     return JSONResponse(content, headers=version_header(served))
 
 
+@router.post("/comments:suggestscore")
+async def suggestscore(request: Request, body: SuggestCommentScoreRequest) -> JSONResponse:
+    """Takes down what scores a comment should have had, for who learns from it; needs a key for
+    feedback where keys are asked for. The answer means that it is on the disk."""
+    service = service_of(request)
+    service.check_ready()
+    by = service.check_key(request, "feedback")
+    served = service.models.default
+    known = attributes_of(service.settings, served.classes)
+    scores: dict[str, float] = {}
+    for name, suggested in body.attribute_scores.items():
+        _check_attribute(name, suggested.summary_score.type, known)
+        label, value = served.classes[known[name]], suggested.summary_score.value
+        if scores.setdefault(label, value) != value:
+            raise Refused(400, f"Attribute {name} contradicts another that stands for {label}.")
+    text = _text(body.comment)
+    detected = detect(text)
+    await service.suggest(
+        Suggestion(
+            text=text,
+            scores=scores,
+            model=served.name,
+            version=served.version,
+            by=by,
+            community=body.community_id,
+            session=body.session_id,
+            client_token=body.client_token,
+            languages=tuple(body.languages or [detected]),
+        )
+    )
+    content: dict[str, Any] = {"detectedLanguages": [detected]}
+    if body.languages:
+        content["requestedLanguages"] = body.languages
+    if body.client_token is not None:
+        content["clientToken"] = body.client_token
+    return JSONResponse(content, headers=version_header(served))
+
+
 def sentences(text: str, most: int) -> list[tuple[int, int]]:
     """Begin and end of each sentence of a text; of more than `most`, the last one holds the rest.
 
@@ -110,6 +167,19 @@ def sentences(text: str, most: int) -> list[tuple[int, int]]:
         begin = end
     found = found or [(0, len(text))]
     return [*found[: most - 1], (found[most - 1][0], found[-1][1])] if len(found) > most else found
+
+
+def _check_attribute(name: str, score_type: str | None, known: dict[str, int]) -> None:
+    if name not in known:
+        raise Refused(400, f"Unknown requested attribute: {name}")
+    if score_type not in (None, "PROBABILITY", "SCORE_TYPE_UNSPECIFIED"):
+        raise Refused(400, f"Attribute {name} has no score type {score_type}.")
+
+
+def _text(comment: Text) -> str:
+    if not comment.text.strip():
+        raise Refused(400, "Comment must be non-empty.")
+    return comment.text
 
 
 def _scores(found: Scored, column: int, text: str, spans: list[tuple[int, int]]) -> dict[str, Any]:
