@@ -1,0 +1,1 @@
+"""The gate: decides, takes corrections, learns from them on a copy."""
