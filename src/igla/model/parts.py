@@ -27,8 +27,8 @@ class Linear(nn.Linear):
     end, and everything after follows. The weights' gradient has the activation's type too.
     """
 
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__(inputs, outputs)
+    def __init__(self, inputs: int, outputs: int, bias: bool = True):
+        super().__init__(inputs, outputs, bias)
         self.weight.grad_dtype = None  # any, see ops.linear
 
     def forward(self, input: Tensor) -> Tensor:

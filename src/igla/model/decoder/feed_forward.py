@@ -1,0 +1,58 @@
+"""The feed-forward part of a decoder's layer.
+
+Shape suffixes: T tokens, H hidden size, F intermediate size.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from igla.model.decoder.config import DecoderConfig
+from igla.model.parts import Linear
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What stands between the two products: f(up), or f(gate) ∘ up where it is gated (Shazeer
+    2020)."""
+
+    function: Callable[[Tensor], Tensor]
+    gated: bool
+
+
+def _relu2(x_TF: Tensor) -> Tensor:
+    return F.relu(x_TF).square()
+
+
+_tanh_gelu = partial(F.gelu, approximate="tanh")
+FEED_FORWARDS = {
+    "gelu": Activation(F.gelu, gated=False),
+    "gelu_tanh": Activation(_tanh_gelu, gated=False),
+    "relu": Activation(F.relu, gated=False),
+    "relu2": Activation(_relu2, gated=False),  # So et al. 2021
+    "swiglu": Activation(F.silu, gated=True),
+    "geglu": Activation(F.gelu, gated=True),
+    "geglu_tanh": Activation(_tanh_gelu, gated=True),
+}
+
+
+class FeedForward(nn.Module):
+    """down(f(up(x))), or down(f(gate(x)) ∘ up(x))."""
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        activation, width = FEED_FORWARDS[config.feed_forward], config.intermediate_size
+        self.function = activation.function
+        self.gate = Linear(config.hidden_size, width, config.ffn_bias) if activation.gated else None
+        self.up = Linear(config.hidden_size, width, config.ffn_bias)
+        self.down = Linear(width, config.hidden_size, config.ffn_bias)
+
+    def forward(self, x_TH: Tensor) -> Tensor:
+        if self.gate is None:
+            result: Tensor = self.down(self.function(self.up(x_TH)))
+        else:
+            result = self.down(self.function(self.gate(x_TH)) * self.up(x_TH))
+        return result

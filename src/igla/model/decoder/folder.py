@@ -1,0 +1,167 @@
+"""Hugging Face folders of decoders: read and written so that either side opens the other's."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import save_torch_state_dict
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from igla.errors import UserError
+from igla.model.decoder.config import DecoderConfig
+from igla.model.decoder.decoder import Decoder
+from igla.model.decoder.families import FAMILIES, can_say, family_of, type_of
+from igla.model.decoder.family import Family, Place
+from igla.model.folder import read_json
+from igla.model.parts import Linear
+
+_HEAD = "lm_head."
+
+
+def load_decoder(folder: Path, dtype: torch.dtype = torch.float32) -> Decoder:
+    """The model of a folder with config.json and safetensors, in one file or in shards.
+
+    dtype  of its weights; what is trained wants float32, whatever it computes in
+
+    Raises UserError when a file is missing, damaged or not supported, when a weight is missing or
+    of another shape, and when the folder holds one that its architecture has no place for.
+    """
+    content = read_json(folder / "config.json")
+    family = family_of(content, str(folder))
+    config = family.read(content, str(folder / "config.json"))
+    with torch.device("meta"):  # nothing is drawn at random for what is read anyhow
+        model = Decoder(config)
+    model = model.to(dtype).to_empty(device="cpu")
+    for module in model.modules():
+        if isinstance(module, Linear):
+            module.weight.grad_dtype = None  # to_empty has made a new parameter
+    with _open(folder) as files, torch.no_grad():
+        theirs = _Tensors(files, family, folder)
+        for name, parameter in model.named_parameters():
+            place, kind = _place(name, family)
+            parameter.copy_(theirs.part(place, kind, parameter.shape))
+    if unused := theirs.unused(tied=config.tied):
+        raise UserError(
+            f"{folder} holds {len(unused)} weights for which a {content['model_type']} of its "
+            f"config.json has no place, as {unused[0]}."
+        )
+    return model
+
+
+def read_decoder_config(folder: Path) -> DecoderConfig:
+    """The shape of a folder's decoder."""
+    content = read_json(folder / "config.json")
+    return family_of(content, str(folder)).read(content, str(folder / "config.json"))
+
+
+def save_decoder(folder: Path, model: Decoder, content: Mapping[str, Any] | None = None) -> None:
+    """Write config.json and model.safetensors (in shards from 5 GB) into an existing folder.
+
+    content  the config.json that the model came with, or fields such as eos_token_id to write
+             beside its shape; the architecture is its model_type, or the first that fits
+    """
+    content = dict(content or {})
+    model_type = content.get("model_type") or type_of(model.config)
+    family = FAMILIES[model_type]
+    if not can_say(family, model.config):
+        raise UserError(f"A folder of {model_type} cannot hold this decoder's shape.")
+    dtype = str(model.words.weight.dtype).removeprefix("torch.")
+    # Their newer form of what is written in the older one.
+    for outdated in ("_name_or_path", "torch_dtype", "transformers_version", "rope_parameters"):
+        content.pop(outdated, None)
+    content |= family.write(model.config)
+    content |= {"model_type": model_type, "architectures": [family.architecture], "dtype": dtype}
+    text = json.dumps(content, ensure_ascii=False, indent=2, sort_keys=True)
+    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    tensors = their_tensors(model.state_dict(), family)
+    save_torch_state_dict(tensors, folder, metadata={"format": "pt"})
+
+
+def their_tensors(state: Mapping[str, Tensor], family: Family) -> dict[str, Tensor]:
+    """Weights under the family's names, as it keeps them."""
+    parts: dict[tuple[str, bool], dict[int, Tensor]] = defaultdict(dict)
+    for name, value in state.items():
+        place, kind = _place(name, family)
+        transposed = place.transposed and value.ndim == 2
+        parts[f"{place.module}.{kind}", transposed][place.part] = value.detach().cpu()
+    tensors = {}
+    for (name, transposed), found in parts.items():
+        whole = torch.cat([found[part] for part in sorted(found)]) if len(found) > 1 else found[0]
+        tensors[name] = (whole.t() if transposed else whole).contiguous()
+    return tensors
+
+
+class _Tensors:
+    """A folder's tensors, read one at a time."""
+
+    def __init__(self, files: Mapping[str, Any], family: Family, folder: Path):
+        self.files = files
+        self.family = family
+        self.folder = folder
+        self.asked: set[str] = set()
+        bare = not any(name.startswith(family.body) for name in files)
+        self.prefix = family.body if bare else ""
+
+    def part(self, place: Place, kind: str, shape: torch.Size) -> Tensor:
+        """What the folder keeps at a place, of the shape that is expected."""
+        full = f"{place.module}.{kind}"
+        name = full.removeprefix(self.prefix)
+        if name not in self.files:
+            raise UserError(f"{self.folder} lacks the weight {name}.")
+        self.asked.add(name)
+        value: Tensor = self.files[name].get_tensor(name)
+        if place.transposed and value.ndim == 2:
+            value = value.t()
+        if len(value) % place.parts == 0:
+            value = value.chunk(place.parts)[place.part]
+        if value.shape != shape:
+            raise UserError(
+                f"{self.folder}: {name} has shape {list(value.shape)}, "
+                f"but config.json asks for {list(shape)}."
+            )
+        return value
+
+    def unused(self, *, tied: bool) -> list[str]:
+        """Names of tensors that nobody has asked for and that are not known to be idle."""
+        idle = (*self.family.ignored, f"{_HEAD}weight") if tied else self.family.ignored
+        return sorted(
+            name for name in self.files if name not in self.asked and not name.endswith(idle)
+        )
+
+
+@contextmanager
+def _open(folder: Path) -> Iterator[dict[str, Any]]:
+    """The open file of each tensor of a folder."""
+    index = folder / "model.safetensors.index.json"
+    names = ["model.safetensors"]
+    if index.is_file():
+        names = sorted(set(read_json(index)["weight_map"].values()))
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        pickled = any(folder.glob("*.bin"))
+        hint = " Pickled weights are never opened: save them as safetensors." if pickled else ""
+        shards = f" ({len(missing)} of {len(names)} shards)" if len(names) > 1 else ""
+        raise UserError(f"{folder / missing[0]} is missing{shards}.{hint}")
+    with ExitStack() as stack:
+        files: dict[str, Any] = {}
+        for name in names:
+            try:
+                file = stack.enter_context(safe_open(folder / name, framework="pt"))
+            except SafetensorError as error:
+                raise UserError(
+                    f"{folder / name} is damaged or not safetensors ({error})."
+                ) from None
+            files |= dict.fromkeys(file.keys(), file)
+        yield files
+
+
+def _place(name: str, family: Family) -> tuple[Place, str]:
+    """Where a folder of the family keeps one of our tensors, and which of its module's it is."""
+    module, _, kind = name.rpartition(".")
+    layer = module.split(".")[1] if module.startswith("layers.") else ""
+    place = family.places[module.replace(f"layers.{layer}.", "layers.{i}.", 1)]
+    return Place(place.module.format(i=layer), place.part, place.parts, place.transposed), kind

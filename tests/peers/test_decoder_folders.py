@@ -1,0 +1,109 @@
+"""Folders of decoders, either way round, with transformers as the witness."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from igla.data.batch import PackedBatch, pack
+from igla.model.decoder import Decoder, load_decoder, packed_causal, save_decoder
+from igla.model.folder import read_json
+
+SHAPE = dict(
+    vocab_size=300,
+    hidden_size=48,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    intermediate_size=96,
+    max_position_embeddings=80,
+    head_dim=12,
+)
+GPT2 = dict(vocab_size=300, n_embd=48, n_layer=3, n_head=4, n_positions=80)
+ROPE = {"rope_theta": 500.0}
+LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+              original_max_position_embeddings=40)  # fmt: skip
+YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=20)
+FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "llama": (transformers.LlamaConfig, SHAPE),
+    "llama tied, with biases": (
+        transformers.LlamaConfig,
+        SHAPE | {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True},
+    ),
+    "llama with one head of keys": (transformers.LlamaConfig, SHAPE | {"num_key_value_heads": 1}),
+    "llama with GeGLU": (transformers.LlamaConfig, SHAPE | {"hidden_act": "gelu"}),
+    "llama, linear": (
+        transformers.LlamaConfig,
+        SHAPE | {"rope_parameters": ROPE | {"rope_type": "linear", "factor": 4.0}},
+    ),
+    "llama, dynamic": (
+        transformers.LlamaConfig,
+        SHAPE
+        | {
+            "max_position_embeddings": 20,
+            "rope_parameters": ROPE | {"rope_type": "dynamic", "factor": 3.0},
+        },
+    ),
+    "llama, yarn": (transformers.LlamaConfig, SHAPE | {"rope_parameters": ROPE | YARN}),
+    "llama, llama3": (transformers.LlamaConfig, SHAPE | {"rope_parameters": ROPE | LLAMA3}),
+    "mistral": (transformers.MistralConfig, SHAPE | {"sliding_window": 7}),
+    "mistral without window": (transformers.MistralConfig, SHAPE | {"sliding_window": None}),
+    "qwen2": (transformers.Qwen2Config, SHAPE),
+    "qwen2 with a window from layer 1": (
+        transformers.Qwen2Config,
+        SHAPE | {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1},
+    ),
+    "qwen3": (transformers.Qwen3Config, SHAPE | {"head_dim": 16}),
+    "gpt2": (transformers.GPT2Config, GPT2),
+    "gpt2 untied, narrow": (
+        transformers.GPT2Config,
+        GPT2 | {"tie_word_embeddings": False, "n_inner": 64, "activation_function": "gelu"},
+    ),
+}
+SEQUENCES = [np.random.default_rng(0).integers(0, 300, length) for length in (3, 70, 1, 20)]
+
+
+def randomised(config: Any) -> Any:
+    """A peer's model with weights at which logits are of the order of 1 and every part matters."""
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.2
+    return model.eval()
+
+
+def their_logits(model: Any, sequences: list[np.ndarray]) -> torch.Tensor:
+    return torch.cat([model(torch.from_numpy(ids)[None]).logits[0] for ids in sequences])
+
+
+def our_logits(model: Decoder, batch: PackedBatch) -> torch.Tensor:
+    attend = packed_causal(batch, model.config)
+    return model.logits(model(batch.tokens, batch.positions, attend))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_logits_equal_those_of_transformers_in_either_direction(name: str, tmp_path: Path) -> None:
+    kind, fields = FAMILIES[name]
+    theirs = randomised(kind(**fields))
+    theirs.save_pretrained(tmp_path)
+    # One alone: a dynamic scaling goes by the longest text of a batch.
+    sequences = SEQUENCES[1:2] if name == "llama, dynamic" else SEQUENCES
+    with torch.no_grad():
+        expected = their_logits(theirs, sequences)
+        ours = load_decoder(tmp_path)
+        torch.testing.assert_close(our_logits(ours, pack(sequences)), expected, atol=1e-4, rtol=0)
+
+        (tmp_path / "ours").mkdir()
+        save_decoder(tmp_path / "ours", ours)
+        again = transformers.AutoModelForCausalLM.from_pretrained(
+            tmp_path / "ours", attn_implementation="eager"
+        )
+        torch.testing.assert_close(their_logits(again, sequences), expected, atol=1e-4, rtol=0)
+    own = read_json(tmp_path / "config.json")["model_type"]
+    (tmp_path / "kept").mkdir()
+    save_decoder(tmp_path / "kept", ours, read_json(tmp_path / "config.json"))
+    assert read_json(tmp_path / "kept" / "config.json")["model_type"] == own
+    assert load_decoder(tmp_path / "kept").config == ours.config
