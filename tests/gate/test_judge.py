@@ -1,0 +1,136 @@
+"""When a copy may take over: constructed cases, and the figures against scikit-learn."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+from igla.gate.judge import (
+    Opinions,
+    Rules,
+    average_precision,
+    change_in_pr_auc,
+    cut_at_rate,
+    false_positive_rates,
+    judge,
+)
+
+CUTS = (0.5, 0.5)
+
+
+def scores(blocked: np.ndarray, skill: float, seed: int) -> np.ndarray:
+    """Probabilities of block that tell the rows apart the better, the higher the skill."""
+    noise = np.random.default_rng(seed).normal(size=len(blocked))
+    return np.asarray(1 / (1 + np.exp(-(skill * (2 * blocked - 1) + noise))))
+
+
+def rows(before: float, after: float, count: int = 1000, same: bool = True) -> Opinions:
+    """Rows on which two versions of these skills have opinions; `same`: with the same noise."""
+    blocked = np.random.default_rng(0).random(count) < 0.3
+    slices = np.array(["short", "long"])[np.arange(count) % 2]
+    return Opinions(
+        blocked, scores(blocked, before, 1), scores(blocked, after, 1 if same else 2), slices
+    )
+
+
+def test_average_precision_is_scikit_learns_with_ties_and_weights() -> None:
+    random = np.random.default_rng(3)
+    ones = random.random(200) < 0.4
+    given = random.random(200).round(1)
+    weights = random.integers(0, 4, (5, 200))
+    expected = [average_precision_score(ones, given, sample_weight=one) for one in weights]
+    np.testing.assert_allclose(average_precision(ones, given, weights), expected, rtol=1e-12)
+    assert np.isnan(average_precision(np.zeros(3, bool), np.arange(3.0), np.ones((1, 3))))[0]
+
+
+def test_a_better_copy_passes_and_says_by_how_much() -> None:
+    verdict = judge(rows(1.0, 1.3), rows(1.0, 1.3, 60), CUTS)
+    assert verdict.passed, verdict.reason
+    assert verdict.reason.startswith("passed: PR-AUC on the holdout +")
+    assert verdict.holdout is not None and verdict.holdout.low > 0
+    assert set(verdict.false_rates) == {"all", "short", "long"}
+
+
+def test_a_worse_copy_is_rejected_with_its_loss() -> None:
+    verdict = judge(rows(1.0, 0.8), rows(1.0, 1.3, 60), CUTS)
+    assert not verdict.passed
+    assert "may have fallen by more than 0.5 points" in verdict.reason
+
+
+def test_a_copy_that_is_as_good_but_quite_another_one_is_not_proven() -> None:
+    verdict = judge(rows(1.0, 1.0, 1000, same=False), rows(1.0, 1.3, 60), CUTS)
+    assert verdict.holdout is not None and abs(verdict.holdout.value) < 0.05
+    assert not verdict.passed
+
+
+def test_a_rise_of_one_slices_false_positives_is_enough_to_reject() -> None:
+    holdout = rows(1.0, 1.3)
+    after = holdout.after.copy()
+    quiet = np.flatnonzero((holdout.slices == "short") & ~holdout.blocked & (after < 0.5))
+    after[quiet[:8]] = 0.51
+    worse = replace(holdout, after=after, before=holdout.after)
+    verdict = judge(worse, rows(1.0, 1.3, 60), CUTS, rules=Rules(fall=0.1))
+    assert not verdict.passed
+    assert "in the slice short" in verdict.reason and "slice long" not in verdict.reason
+    # Another cut mends it.
+    higher = judge(worse, rows(1.0, 1.3, 60), (0.5, 0.52), rules=Rules(fall=0.1))
+    assert higher.passed, higher.reason
+
+
+def test_slices_with_few_rows_are_not_judged() -> None:
+    few = rows(1.0, 1.3, 100)
+    assert set(false_positive_rates(few, CUTS, fewest=100)) == {"all"}
+
+
+def test_no_gain_on_recent_feedback_is_no_reason_to_change() -> None:
+    verdict = judge(rows(1.0, 1.3), rows(1.0, 1.0, 60), CUTS)
+    assert not verdict.passed and "on recent feedback" in verdict.reason
+
+
+def test_too_few_rows_are_said_and_nothing_is_computed_on_them() -> None:
+    verdict = judge(rows(1.0, 1.3, 30), rows(1.0, 1.3, 12), CUTS)
+    assert not verdict.passed and verdict.holdout is None and verdict.recent is None
+    assert "and 20 of each are needed" in verdict.reason
+    assert "12 rows are kept from training, and 20 are needed" in verdict.reason
+
+
+def test_without_any_rows_a_copy_is_rejected() -> None:
+    empty = rows(1.0, 1.0).take(np.arange(0))
+    verdict = judge(empty, empty, CUTS)
+    assert not verdict.passed and verdict.false_rates == {}
+
+
+def test_feedback_of_one_kind_is_judged_by_its_likelihood() -> None:
+    recent = rows(1.0, 1.5, 200)
+    recent = recent.take(np.flatnonzero(recent.blocked))
+    verdict = judge(rows(1.0, 1.3), recent, CUTS)
+    assert verdict.recent_figure == "log_likelihood" and verdict.passed, verdict.reason
+    backwards = replace(recent, before=recent.after, after=recent.before)
+    assert not judge(rows(1.0, 1.3), backwards, CUTS).passed
+
+
+def test_many_small_steps_down_do_not_make_a_large_one() -> None:
+    holdout = rows(1.0, 1.3)
+    assert judge(holdout, rows(1.0, 1.3, 60), CUTS, best=0.5).passed
+    verdict = judge(holdout, rows(1.0, 1.3, 60), CUTS, best=0.999)
+    assert not verdict.passed and "a version that has served had 0.999" in verdict.reason
+
+
+def test_the_bound_of_the_change_covers_it_as_often_as_it_says() -> None:
+    """Of two versions with the same skill, whose true change is 0, the 95 % interval holds 0."""
+    inside = 0
+    for seed in range(40):
+        blocked = np.random.default_rng(seed).random(400) < 0.4
+        before, after = (scores(blocked, 1.0, 1000 * one + seed) for one in (1, 2))
+        found = change_in_pr_auc(Opinions(blocked, before, after, np.full(400, "")))
+        inside += found.low <= 0 <= found.high
+    assert inside >= 34  # P < 0.01 for a coverage of 95 %
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.25, 1.0])
+def test_a_cut_lets_no_larger_share_through(rate: float) -> None:
+    allowed = np.array([0.1, 0.2, 0.2, 0.2, 0.3, 0.5, 0.7, 0.9, 0.9, 1.0])
+    cut = cut_at_rate(allowed, rate)
+    assert (allowed >= cut).mean() <= rate
+    assert rate == 0.0 or (allowed >= cut).any() or rate < 0.2
