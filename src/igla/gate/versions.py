@@ -65,10 +65,8 @@ class Versions:
 
     def names(self) -> list[str]:
         """All of them, the oldest first, checked or not."""
-        found = [
-            one for one in self.folder.glob("v*") if one.is_dir() and _NAME.fullmatch(one.name)
-        ]
-        return [one.name for one in sorted(found, key=lambda one: int(one.name[1:]))]
+        paths = [path for path in self.folder.glob("v*") if _NAME.fullmatch(path.name)]
+        return sorted((path.name for path in paths if path.is_dir()), key=_number)
 
     def path(self, name: str) -> Path:
         return self.folder / name
@@ -96,7 +94,7 @@ class Versions:
     def add(self, write: Callable[[Path], None], about: About) -> str:
         """Seal a new version, which `write` fills; its name, the next number."""
         names = self.names()
-        name = f"v{int(names[-1][1:]) + 1 if names else 1:04d}"
+        name = f"v{_number(names[-1]) + 1 if names else 1:04d}"
 
         def write_all(folder: Path) -> None:
             write(folder)
@@ -182,3 +180,7 @@ class Versions:
         with (self.folder / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _number(name: str) -> int:
+    return int(name[1:])
