@@ -1,0 +1,115 @@
+"""The log of decisions and feedback: durable before it is acknowledged, each feedback once."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy.exc import DBAPIError
+
+from igla.gate.log import audit, reading, writing
+from igla.gate.log.database import Database
+from igla.gate.log.records import (
+    AuditEntry,
+    Decision,
+    Entry,
+    Event,
+    Feedback,
+    Gone,
+    NewDecision,
+    NewFeedback,
+    NotStored,
+    Stored,
+    Withdrawal,
+)
+
+__all__ = [
+    "AuditEntry",
+    "Decision",
+    "Entry",
+    "Event",
+    "Feedback",
+    "GateLog",
+    "Gone",
+    "NewDecision",
+    "NewFeedback",
+    "NotStored",
+    "Stored",
+    "Withdrawal",
+]
+
+
+class GateLog:
+    """A log, by the URL of its database: sqlite:///FILE or postgresql://HOST/NAME.
+
+    To be used from any thread and from several processes at once. What reads on from a cursor (the
+    `seq` of the last record it has had; 0 at first) misses nothing that is written later.
+
+    per_hour  feedbacks that one API key may give in an hour; None: as many as it likes
+    """
+
+    def __init__(self, url: str, per_hour: int | None = None):
+        self.database = Database(url)
+        self.per_hour = per_hour
+
+    def write(self, entries: Sequence[Entry]) -> list[Stored | NotStored]:
+        """Store entries in one transaction: on the disk, all of them, when this returns.
+
+        What the log refuses of them is NotStored in its place, and keeps none of the others out.
+        DBAPIError when nothing could be written.
+        """
+        try:
+            with self.database.writing() as connection:
+                return writing.write(connection, entries, self.per_hour)
+        except DBAPIError:
+            self.database.close()  # a connection on which writing failed is not used again
+            raise
+
+    def note(self, event: str, actor: str, **facts: object) -> None:
+        """Add an entry to the audit trail: neither texts nor persons."""
+        self.write([Event(event=event, actor=actor, facts=facts)])
+
+    def feedback_since(self, cursor: int, most: int = 10_000) -> list[Feedback]:
+        """Feedback that stands, in the order it was given, from behind a cursor."""
+        with self.database.reading() as connection:
+            return reading.feedback_since(connection, cursor, most)
+
+    def gone_since(self, cursor: int) -> list[Gone]:
+        """What must no longer be used, wherever a copy is kept: withdrawn, erased, expired."""
+        with self.database.reading() as connection:
+            return reading.gone_since(connection, cursor)
+
+    def decisions(
+        self, cursor: int = 0, most: int = 10_000, version: str | None = None
+    ) -> list[Decision]:
+        """Decisions in the order they were made, from behind a cursor; of one version, if named."""
+        with self.database.reading() as connection:
+            return reading.decisions_since(connection, cursor, most, version)
+
+    def decision(self, name: str) -> Decision | None:
+        with self.database.reading() as connection:
+            return reading.decision(connection, name)
+
+    def waiting(self, cursor: int = 0, most: int = 50) -> list[Decision]:
+        """Decisions that a person is to look at, the longest waiting first."""
+        with self.database.reading() as connection:
+            return reading.waiting(connection, cursor, most)
+
+    def voices(self, contexts: Sequence[str]) -> dict[tuple[str, int], set[str]]:
+        """Context and target → who has said so: the API keys, or without keys the names."""
+        with self.database.reading() as connection:
+            return reading.voices(connection, list(contexts))
+
+    def counts(self, since: datetime | None = None) -> dict[str, dict[str, int]]:
+        with self.database.reading() as connection:
+            return reading.counts(connection, since)
+
+    def audit(self, cursor: int = 0, most: int | None = None) -> list[AuditEntry]:
+        with self.database.reading() as connection:
+            return audit.entries(connection, cursor, most)
+
+    def audit_fault(self) -> str | None:
+        """What is wrong with the audit trail, in a sentence; None when it is whole."""
+        with self.database.reading() as connection:
+            return audit.first_fault(connection)
+
+    def close(self) -> None:
+        self.database.close()

@@ -1,0 +1,133 @@
+"""The database under the log: SQLite by default, PostgreSQL where several servers share it.
+
+There is one writer at a time over all processes: SQLite's BEGIN IMMEDIATE, an advisory lock in
+PostgreSQL. So rows are numbered in the order in which they are committed, and who reads on from a
+number misses none; and the audit trail has one end.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from igla.errors import UserError
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+# "igla", as the number of the advisory lock.
+_LOCK = text("SELECT pg_advisory_xact_lock(1768385633)")
+_BUSY_SECONDS = 20
+_SQLITE_SETTINGS = (
+    "journal_mode = WAL",
+    "synchronous = FULL",  # each commit is on the disk before it is one
+    "foreign_keys = ON",
+    "secure_delete = ON",  # what is erased is overwritten
+    f"busy_timeout = {_BUSY_SECONDS * 1000}",
+)
+
+
+class Database:
+    """Connections for reading, and transactions for writing."""
+
+    def __init__(self, url: str):
+        """Open a database and bring its tables up to date; UserError where that cannot be."""
+        self.url = _parsed(url)
+        self.engine = _engine(self.url)
+        try:
+            self._migrate()
+        except CommandError as error:
+            raise UserError(f"The log {self} is of another igla, a newer one: {error}.") from None
+        except DBAPIError as error:
+            raise UserError(f"The log {self} cannot be opened: {str(error.orig).strip()}") from None
+
+    def __str__(self) -> str:
+        return self.url.set(drivername=self.url.get_backend_name()).render_as_string()
+
+    @property
+    def sqlite(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that is the only one to write; durable when the block has ended well."""
+        with self.engine.connect() as connection:
+            connection = connection.execution_options(igla_writes=True)
+            with connection.begin():
+                if not self.sqlite:
+                    connection.execute(_LOCK)
+                yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One snapshot of what is committed."""
+        with self.engine.connect() as connection:
+            if not self.sqlite:
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield connection
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _migrate(self) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+        with self.writing() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise UserError(
+            f"{url!r} is no log: write sqlite:///FILE or postgresql://HOST/NAME."
+        ) from None
+    if parsed.drivername in ("postgresql", "postgres"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername != "sqlite":
+        raise UserError(f"A log is in sqlite or postgresql, not in {parsed.drivername}.")
+    if parsed.database in (None, "", ":memory:"):
+        raise UserError("A log in memory would be lost: write sqlite:///FILE.")
+    return parsed
+
+
+def _engine(url: URL) -> Engine:
+    if url.drivername != "sqlite":
+        try:
+            return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+        except ModuleNotFoundError:
+            raise UserError("PostgreSQL needs a driver: pip install igla[postgres]") from None
+    _make(Path(str(url.database)))
+    engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _make(file: Path) -> None:
+    """An empty file that is its owner's alone, if there is none: texts will be in it."""
+    if not file.parent.is_dir():
+        raise UserError(f"There is no folder {file.parent} for {file.name}; make it first.")
+    try:
+        os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error.strerror}.") from None
+
+
+def _set_up_sqlite(connection: object, _: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # type: ignore[attr-defined]  # transactions are begun here
+    for setting in _SQLITE_SETTINGS:
+        connection.execute(f"PRAGMA {setting}").close()  # type: ignore[attr-defined]
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("igla_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
