@@ -9,6 +9,22 @@ from igla.errors import UserError
 
 app = typer.Typer()
 
+Models = Annotated[
+    list[str],
+    typer.Argument(metavar="[NAME=]FOLDER…", help="Runs or model folders; the first answers."),
+]
+Host = Annotated[str, typer.Option(help="Address to listen at.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at.")]
+Config = Annotated[
+    Path | None, typer.Option(help="YAML of attributes, decisions, limits and logs.")
+]
+Keys = Annotated[Path | None, typer.Option(help="File of igla keys; without it everybody may ask.")]
+Precision = Annotated[str | None, typer.Option(help="auto (by measurement), float32 or bf16.")]
+Certificate = Annotated[
+    Path | None, typer.Option("--tls-certificate", help="PEM file of the certificate, for https.")
+]
+PrivateKey = Annotated[Path | None, typer.Option("--tls-key", help="PEM file of its private key.")]
+
 
 @app.command(
     epilog="""
@@ -18,30 +34,25 @@ app = typer.Typer()
     """
 )
 def serve(
-    models: Annotated[
-        list[str],
-        typer.Argument(metavar="[NAME=]FOLDER…", help="Runs or model folders; the first answers."),
-    ],
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at.")] = 8080,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML of attributes, decisions, limits and logs.")
-    ] = None,
-    keys: Annotated[
-        Path | None, typer.Option(help="File of igla keys; without it everybody may ask.")
-    ] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="auto (by measurement), float32 or bf16.")
-    ] = None,
-    tls_certificate: Annotated[
-        Path | None, typer.Option(help="PEM file of the certificate, for https.")
-    ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM file of its private key.")] = None,
+    models: Models,
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
+    config: Config = None,
+    keys: Keys = None,
+    precision: Precision = None,
+    tls_certificate: Certificate = None,
+    tls_key: PrivateKey = None,
 ) -> None:
     """Answer Perspective's, OpenAI's, Text Embeddings Inference's and KServe's clients."""
     from igla.serve.command import serve as run
+    from igla.serve.settings import load_settings
 
-    if (tls_certificate is None) != (tls_key is None):
+    certificate = both(tls_certificate, tls_key)
+    run(models, host, port, load_settings(config, precision), keys, certificate)
+
+
+def both(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
+    """The files for https, or neither."""
+    if (certificate is None) != (key is None):
         raise UserError("--tls-certificate and --tls-key go together.")
-    both = (tls_certificate, tls_key) if tls_certificate and tls_key else None
-    run(models, host, port, config, keys, both, precision)
+    return (certificate, key) if certificate and key else None

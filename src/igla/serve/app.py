@@ -2,18 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from igla.serve import page
 from igla.serve.engine import Engine
+from igla.serve.extension import Extension
 from igla.serve.keys import Doorkeeper
 from igla.serve.labels import check_labels
 from igla.serve.language import detect
@@ -34,11 +35,13 @@ def create_app(
     settings: Settings,
     keys: Doorkeeper | None = None,
     suggestions: SuggestionSink | None = None,
+    extensions: Sequence[Extension] = (),
 ) -> FastAPI:
     """The application over models that are loaded; the first one is the default.
 
     keys         who may ask; None: everybody
     suggestions  who keeps the scores that clients suggest; None: nobody, and they are told so
+    extensions   routes beside those of the protocols
 
     UserError where the settings name what no model knows.
     """
@@ -53,16 +56,22 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         detect("Готово?")  # its tables are read now, and not with the first comment
         engine.start()
+        for one in extensions:
+            await one.start(service)
         yield
         service.draining = True
         await engine.close()
+        for one in reversed(extensions):
+            await one.close()
 
     app = FastAPI(
         title="igla", version=version("igla"), lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.service = service
-    for protocol in PROTOCOLS:
-        app.include_router(protocol.router)
+    # An extension's prefix may be longer than a protocol's; the first that fits is the one.
+    parts: tuple[_Part, ...] = (*extensions, *PROTOCOLS)
+    for part in parts:
+        app.include_router(part.router)
 
     @app.get("/metrics", tags=["Operation"])
     async def show_metrics() -> Response:
@@ -75,16 +84,25 @@ def create_app(
         return discovery(str(request.base_url))
 
     app.include_router(page.router)
-    app.add_middleware(_Border, service=service)
+    app.add_middleware(_Border, service=service, parts=parts)
     return app
+
+
+class _Part(Protocol):
+    @property
+    def router(self) -> APIRouter: ...
+
+    @property
+    def refusal(self) -> Callable[[int, str], Response]: ...
 
 
 class _Border:
     """Refuses bodies that are too long before they are read whole; counts and logs answers."""
 
-    def __init__(self, app: ASGIApp, service: Service):
+    def __init__(self, app: ASGIApp, service: Service, parts: Sequence[_Part]):
         self.app = app
         self.service = service
+        self.parts = parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -105,7 +123,7 @@ class _Border:
         try:
             body, fault = await self._body(receive)
             if fault is not None:
-                answer = _refusal_of(scope["path"], fault.status, fault.message)
+                answer = self._refusal(scope["path"], fault.status, fault.message)
                 await answer(scope, receive, send_counted)
             elif body is None:
                 status = CLIENT_LEFT
@@ -142,13 +160,12 @@ class _Border:
         except TimeoutError:
             return None, Refused(408, f"The body did not come within {limits.seconds:g} s.")
 
-
-def _refusal_of(path: str, status: int, message: str) -> Response:
-    """An error in the shape of the protocol that a path is of."""
-    for protocol in PROTOCOLS:
-        if protocol.router.prefix and path.startswith(protocol.router.prefix + "/"):
-            return protocol.refusal(status, message)
-    return tei.refusal(status, message)
+    def _refusal(self, path: str, status: int, message: str) -> Response:
+        """An error in the shape of the part that a path is of."""
+        for part in self.parts:
+            if part.router.prefix and path.startswith(part.router.prefix + "/"):
+                return part.refusal(status, message)
+        return tei.refusal(status, message)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

@@ -6,20 +6,22 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from math import ceil
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from igla.errors import UserError
 from igla.serve.admin import replace
 from igla.serve.app import create_app
 from igla.serve.keys import SCOPES, Doorkeeper, add_key, read_keys
 from igla.serve.language import detect
-from igla.serve.models import open_model
+from igla.serve.models import Served, open_model
 from igla.serve.service import Service
-from igla.serve.settings import load_settings
+from igla.serve.settings import Settings
 from igla.terminal import plain_console
 
 
@@ -27,22 +29,21 @@ def serve(
     wheres: list[str],
     host: str,
     port: int,
-    settings_file: Path | None,
+    settings: Settings,
     keys: Path | None,
     certificate: tuple[Path, Path] | None,
-    precision: str | None,
+    build: Callable[[list[Served], Settings, Doorkeeper | None], FastAPI] = create_app,
 ) -> None:
     """Serve runs or model folders until SIGTERM or SIGINT; SIGHUP loads them anew.
 
     wheres       folders, each as FOLDER or NAME=FOLDER
     keys         file of those who may ask; None: everybody
     certificate  files of the certificate and of its key, for https
-    precision    in place of the settings'
+    build        makes the application of the models, the settings and the keys
     """
     start = time.perf_counter()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to load anew
     console = plain_console(stderr=True)
-    settings = load_settings(settings_file, precision)
     if certificate is not None:
         _check_certificate(*certificate)
     listening = _bound(host, port)
@@ -64,7 +65,7 @@ def serve(
     address = f"{kind}://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
     console.print(f"loaded in {time.perf_counter() - start:.1f} s; {address}")
     config = uvicorn.Config(
-        create_app(served, settings, None if keys is None else Doorkeeper(keys)),
+        build(served, settings, None if keys is None else Doorkeeper(keys)),
         ssl_certfile=certificate and certificate[0],
         ssl_keyfile=certificate and str(certificate[1]),
         log_level="warning",
