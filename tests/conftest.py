@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from igla.cache import cache_root
 from igla.ops import native
 from igla.recipe import Recipe, load_recipe
 from igla.terminal import plain_console
@@ -52,6 +53,9 @@ def _write_rows(path: Path, rows: int, rude_share: float = 0.5) -> Path:
 @pytest.fixture(autouse=True, scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
+    # Compiled kernels are named by what they were compiled from, and compiling takes half a minute.
+    for compiled in cache_root().glob("kernels-*.so"):
+        shutil.copy(compiled, folder)
     os.environ["IGLA_CACHE"] = str(folder)
     return folder
 
