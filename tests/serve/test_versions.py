@@ -51,7 +51,7 @@ def probability(folder: Path) -> float:
 
 
 def served(name: str, version: str) -> Served:
-    return Served(name, version, Path(name), classifier=None)  # type: ignore[arg-type]
+    return Served(name, version, Path(name), model=None)  # type: ignore[arg-type]
 
 
 def test_of_each_name_the_newest_version_answers_and_the_oldest_goes() -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from pydantic import TypeAdapter, ValidationError
 
 from igla.data.batch import pack
@@ -16,8 +15,6 @@ from igla.evaluate.decision import apply_temperature, decide
 from igla.infer.scoring import score
 from igla.model.encoder import SequenceClassifier
 from igla.model.folder import load_classifier, read_json, save_classifier
-from igla.model.parts import Linear
-from igla.ops.narrow import keep_copy
 from igla.ops.native import native
 from igla.ops.products import use_best_float32
 from igla.text.tokenizer import TextEncoder, load_tokenizer, save_tokenizer
@@ -46,6 +43,16 @@ class DecisionRule:
     def labels(self, probabilities: np.ndarray) -> np.ndarray:
         """Class indices [N], or 0/1 [N, C]."""
         return decide(probabilities, self.multi_label, self.threshold)
+
+    def names(self, probabilities: np.ndarray) -> list[str]:
+        """The label of each row; of several labels, their names with commas between."""
+        labels = self.labels(probabilities)
+        if not self.multi_label:
+            return [self.classes[label] for label in labels]
+        return [
+            ",".join(name for name, one in zip(self.classes, row, strict=True) if one)
+            for row in labels
+        ]
 
 
 class Classifier:
@@ -81,19 +88,6 @@ class Classifier:
             )
         encoder = TextEncoder(load_tokenizer(folder), min(max_length, limit))
         return cls(loaded.model, encoder, rule)
-
-    @property
-    def precision(self) -> str:
-        """Of the encoder's arithmetic: float32 or bf16."""
-        return "bf16" if self.model.encoder.compute_dtype == torch.bfloat16 else "float32"
-
-    def compute_in_bf16(self) -> None:
-        """Let the encoder compute in bf16 from now on: faster where the processor has it, and
-        probabilities that differ in their third digit."""
-        self.model.encoder.compute_dtype = torch.bfloat16
-        for module in self.model.encoder.modules():
-            if isinstance(module, Linear):
-                keep_copy(module.weight)
 
     def save(self, folder: Path, content: dict[str, Any], tokenizer_source: Path) -> None:
         """Write the model folder's files; `content` is the config.json that the base came with."""

@@ -16,7 +16,7 @@ from igla.data.columns import choose_columns
 from igla.data.rows import as_strings
 from igla.data.source import open_source
 from igla.errors import UserError
-from igla.infer.classifier import Classifier, DecisionRule, model_folder
+from igla.infer.classifier import Classifier, model_folder
 from igla.terminal import plain_console
 
 
@@ -30,7 +30,7 @@ def predict_texts(run: str, texts: Sequence[str] | None) -> None:
         probabilities = classifier.probabilities([text])
         pairs = zip(classifier.rule.classes, probabilities[0], strict=True)
         scores = "  ".join(f"{name} {score:.4f}" for name, score in pairs)
-        print(f"{label_names(classifier.rule, probabilities)[0]}\t{scores}\t{text}", flush=True)
+        print(f"{classifier.rule.names(probabilities)[0]}\t{scores}\t{text}", flush=True)
 
 
 def predict_file(
@@ -94,21 +94,11 @@ def _with_answers(
     """The input's columns, then `label` and `score_CLASS`; a column they displace gets `_input`."""
     rule = classifier.rule
     probabilities = classifier.probabilities([text or "" for text in texts])
-    added = {"label": pa.array(label_names(rule, probabilities))}
+    added = {"label": pa.array(rule.names(probabilities))}
     for column, name in enumerate(rule.classes):
         added[f"score_{name}"] = pa.array(np.round(probabilities[:, column], 6))
     kept = {f"{name}_input" if name in added else name: table.column(name) for name in names}
     return pa.table(kept | added)
-
-
-def label_names(rule: DecisionRule, probabilities: np.ndarray) -> list[str]:
-    """The label of each row; of several labels, their names with commas between."""
-    labels = rule.labels(probabilities)
-    if not rule.multi_label:
-        return [rule.classes[label] for label in labels]
-    return [
-        ",".join(name for name, one in zip(rule.classes, row, strict=True) if one) for row in labels
-    ]
 
 
 def _write_csv(table: pa.Table, file: BinaryIO, first: bool) -> None:

@@ -4,6 +4,8 @@ Shape suffixes: T tokens in all, B sequences, H hidden size, A relation heads, D
 S longest sequence.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,6 +22,26 @@ def mean_of_tokens(x_TH: Tensor, batch: PackedBatch) -> Tensor:
     sizes_B = batch.cu_seqlens.diff()
     sums_BH = x_TH.new_zeros(len(sizes_B), x_TH.shape[1])
     return sums_BH.index_add(0, batch.sequence_of_tokens, x_TH) / sizes_B[:, None]
+
+
+Pooling = Literal["mean", "cls"]
+
+
+class PooledEncoder(nn.Module):
+    """An encoder whose sequences stand for the mean of their tokens' states, or for the first
+    token's."""
+
+    def __init__(self, encoder: Encoder, pooling: Pooling):
+        super().__init__()
+        self.encoder = encoder
+        self.pooling = pooling
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """Embeddings [B, H] of any length, float32."""
+        if self.pooling == "cls":
+            first_BH: Tensor = self.encoder(batch, first_only=True).float()
+            return first_BH
+        return mean_of_tokens(self.encoder(batch).float(), batch)
 
 
 class SentenceEncoder(nn.Module):

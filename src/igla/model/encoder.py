@@ -9,7 +9,7 @@ Shape suffixes: T tokens in all, B sequences, H hidden size, N heads, D width of
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from igla.ops.attention import AttentionLayout, attend, attend_once
 from igla.ops.dropout import dropout
 from igla.ops.feed_forward import feed_forward
 from igla.ops.linear import project_first
+from igla.ops.narrow import keep_copy
 
 # Activations of which ops.feed_forward has kernels.
 GELU_KERNELS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
@@ -134,6 +135,19 @@ class Encoder(nn.Module):
         if first_only:
             return self._run(last.first_tokens, x_TH, layout)
         return self._run(last.forward, x_TH, layout)[: len(batch.tokens)]
+
+    @property
+    def precision(self) -> Literal["float32", "bf16"]:
+        """Of its arithmetic."""
+        return "bf16" if self.compute_dtype == torch.bfloat16 else "float32"
+
+    def compute_in_bf16(self) -> None:
+        """Compute in bf16 from now on, by copies of weights that nobody changes any more: faster
+        where the processor has it, and probabilities that differ in their third digit."""
+        self.compute_dtype = torch.bfloat16
+        for module in self.modules():
+            if isinstance(module, Linear):
+                keep_copy(module.weight)
 
     def last_states(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Hidden states [T, H], and the last layer's queries, keys and values [T, 3, H]."""

@@ -1,19 +1,20 @@
 """Hugging Face folders of encoders: read and written so that either side opens the other's."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from igla.errors import UserError
 from igla.model.config import EncoderConfig
-from igla.model.encoder import SequenceClassifier
+from igla.model.encoder import Encoder, SequenceClassifier
 from igla.model.families import (
     FAMILIES,
     NGRAMS_TYPE,
@@ -73,6 +74,23 @@ def load_classifier(
     if missing:
         raise UserError(f"{folder} lacks {len(missing)} weights of the encoder, as {missing[0]}.")
     return LoadedModel(model, content, new, tuple(sorted(set(theirs) - used)))
+
+
+def has_classifier(folder: Path) -> bool:
+    """Whether a folder of the BERT family holds a classifier, or an encoder alone."""
+    family = family_of(read_json(folder / "config.json"), str(folder))
+    head = f"{family.names['output'][0]}.weight"
+    return any(head in _names(file) for file in _tensor_files(folder))
+
+
+def load_encoder(folder: Path) -> Encoder:
+    """The encoder of a folder, without dropout; UserError when weights are missing."""
+    body = nn.ModuleDict({"encoder": Encoder(read_shape(folder, dropout=0.0))})
+    if missing := load_pretrained(body, folder):
+        raise UserError(f"{folder} lacks {len(missing)} weights of the encoder, as {missing[0]}.")
+    encoder = body["encoder"]
+    assert isinstance(encoder, Encoder)
+    return encoder.eval()
 
 
 def save_classifier(
@@ -182,23 +200,41 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
+def _tensor_files(folder: Path) -> list[Path]:
+    """Those that hold a folder's weights; UserError when one is missing."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         files = [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
     else:
         files = [folder / "model.safetensors"]
-    tensors: dict[str, Tensor] = {}
     for file in files:
         if not file.is_file():
             pickled = any(folder.glob("*.bin"))
             hint = " Pickled weights are never opened: save them as safetensors." if pickled else ""
             raise UserError(f"{file} is missing.{hint}")
-        try:
+    return files
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for file in _tensor_files(folder):
+        with _readable(file):
             tensors |= load_file(file)
-        except SafetensorError as error:
-            raise UserError(f"{file} is damaged or not safetensors ({error}).") from None
     return {_modern_name(name): value.float() for name, value in tensors.items()}
+
+
+def _names(file: Path) -> set[str]:
+    """Of a file's tensors."""
+    with _readable(file), safe_open(file, "pt") as opened:
+        return set(opened.keys())
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except SafetensorError as error:
+        raise UserError(f"{file} is damaged or not safetensors ({error}).") from None
 
 
 def _modern_name(name: str) -> str:

@@ -46,7 +46,7 @@ def create_app(
     UserError where the settings name what no model knows.
     """
     metrics = Metrics()
-    check_labels(settings, {name for one in served for name in one.classes})
+    check_labels(settings, {name for one in served if one.scores for name in one.classes})
     engine = Engine(settings.limits.waiting_tokens, metrics.batch)
     metrics.waiting.set_function(lambda: engine.waiting_tokens)
     models = Models(served, settings.limits.versions)

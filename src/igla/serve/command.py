@@ -55,9 +55,9 @@ def serve(
         one = open_model(
             folder if named else where, name if named else "default", settings.precision
         )
+        gives = ", ".join(one.classes) if one.scores else f"embeddings of {one.embedder.width}"
         console.print(
-            f"model {one.name} {one.version} in {one.classifier.precision}: "
-            f"{', '.join(one.classes)} ({one.where})"
+            f"model {one.name} {one.version} in {one.body.precision}: {gives} ({one.where})"
         )
         served.append(one)
     reading.join()

@@ -1,8 +1,8 @@
 """One model thread, which takes what waits: batches without a timer.
 
 While the thread computes, sequences of other requests gather; when it is free it takes as many of
-them, of one model and in the order they came, as make a batch. A lone request never waits, and
-under load the batches grow by themselves.
+them, of one model, as make a batch. A lone request never waits, and under load the batches grow by
+themselves. Requests take turns, one sequence each, so that none with many holds the others back.
 """
 
 import asyncio
@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from igla.data.batch import pack
-from igla.infer.classifier import Classifier
 from igla.infer.scoring import TOKENS_A_BATCH
 
 
@@ -47,16 +47,22 @@ class Closing(Exception):
 class _Job:
     """The sequences of one request.
 
-    left   how many of them have no logits yet
-    done   is given [N, C] logits when none is left, or the error; cancelled by who has left
+    taken  how many of them are computed or being so
+    left   how many have no output yet
+    done   is given the outputs [N, …] when none is left, or the error; cancelled by who has left
     """
 
-    classifier: Classifier
+    model: nn.Module
     sequences: list[np.ndarray]
-    logits: list[np.ndarray | None]
+    outputs: list[np.ndarray | None]
     left: int
     done: "asyncio.Future[np.ndarray]"
     came: float = field(default_factory=time.perf_counter)
+    taken: int = 0
+
+    @property
+    def waiting_tokens(self) -> int:
+        return sum(len(sequence) for sequence in self.sequences[self.taken :])
 
 
 @dataclass(frozen=True)
@@ -71,16 +77,18 @@ class BatchDone:
 
 
 class Engine:
-    """Computes logits in one thread, for callers in the event loop that it was started in.
+    """Computes outputs of models in one thread, for callers in the event loop that it was started
+    in.
 
-    capacity  tokens that may wait; what would go beyond is refused at once
+    capacity  tokens that may wait; what would go beyond is refused at once. Of what is more than a
+              batch by itself, three quarters: some room is always left for the others
     on_batch  is told of each batch, in the model thread
     """
 
     def __init__(self, capacity: int, on_batch: Callable[[BatchDone], None]):
         self._capacity = capacity
         self._on_batch = on_batch
-        self._waiting: deque[tuple[_Job, int]] = deque()
+        self._waiting: deque[_Job] = deque()
         self._tokens = 0
         self._rate = 5_000.0  # tokens a second, measured as it goes
         self._changed = threading.Condition()
@@ -97,26 +105,26 @@ class Engine:
     def waiting_tokens(self) -> int:
         return self._tokens
 
-    async def logits(self, classifier: Classifier, sequences: list[np.ndarray]) -> np.ndarray:
-        """Logits [N, C] of token ids; N ≥ 1.
+    async def outputs(self, model: nn.Module, sequences: list[np.ndarray]) -> np.ndarray:
+        """What a model gives for token ids [N, …], as logits [N, C] or embeddings [N, H]; N ≥ 1.
 
         Raises Full, TooLong or Closing at once. When the caller is cancelled, what is not computed
         yet never will be.
         """
         assert self._loop is not None
         job = _Job(
-            classifier, sequences, [None] * len(sequences), len(sequences),
-            self._loop.create_future(),
-        )  # fmt: skip
-        tokens = sum(len(sequence) for sequence in sequences)
-        if tokens > self._capacity:
-            raise TooLong(tokens, self._capacity)
+            model, sequences, [None] * len(sequences), len(sequences), self._loop.create_future()
+        )
+        tokens = job.waiting_tokens
+        most = self._capacity if tokens <= TOKENS_A_BATCH else self._capacity * 3 // 4
+        if tokens > most:
+            raise TooLong(tokens, most)
         with self._changed:
             if self._closing:
                 raise Closing
-            if self._tokens + tokens > self._capacity:
+            if self._tokens + tokens > most:
                 raise Full(self._tokens / self._rate)
-            self._waiting.extend((job, index) for index in range(len(sequences)))
+            self._waiting.append(job)
             self._tokens += tokens
             self._changed.notify()
         return await job.done
@@ -136,41 +144,53 @@ class Engine:
     def _take(self) -> list[tuple[_Job, int]]:
         """The next batch, waited for; empty when the engine closes and nothing is left."""
         with self._changed:
-            while True:
-                batch: list[tuple[_Job, int]] = []
-                tokens = 0
-                while self._waiting:
-                    job, index = self._waiting[0]
-                    length = len(job.sequences[index])
-                    other = bool(batch) and job.classifier is not batch[0][0].classifier
-                    if other or (batch and tokens + length > TOKENS_A_BATCH):
-                        break
-                    self._waiting.popleft()
-                    self._tokens -= length
-                    if not job.done.done():  # neither left nor failed by another sequence
-                        batch.append((job, index))
-                        tokens += length
-                if batch or self._closing:
-                    return batch
+            while not (batch := self._next_batch()) and not self._closing:
                 self._changed.wait()
+            return batch
+
+    def _next_batch(self) -> list[tuple[_Job, int]]:
+        """A sequence of each job of one model in turn, as many as make a batch."""
+        batch: list[tuple[_Job, int]] = []
+        others: list[_Job] = []
+        tokens = 0
+        while self._waiting:
+            job = self._waiting.popleft()
+            if job.done.done():  # its caller has left, or another of its sequences has failed
+                self._tokens -= job.waiting_tokens
+                continue
+            if batch and job.model is not batch[0][0].model:
+                others.append(job)
+                continue
+            length = len(job.sequences[job.taken])
+            if batch and tokens + length > TOKENS_A_BATCH:
+                self._waiting.appendleft(job)
+                break
+            batch.append((job, job.taken))
+            job.taken += 1
+            tokens += length
+            self._tokens -= length
+            if job.taken < len(job.sequences):
+                self._waiting.append(job)
+        self._waiting.extendleft(reversed(others))
+        return batch
 
     def _compute(self, batch: list[tuple[_Job, int]]) -> None:
         start = time.perf_counter()
         waited = start - min(job.came for job, _ in batch)
         try:  # whatever goes wrong, the thread goes on: without it nobody would be answered again
             packed = pack([job.sequences[index] for job, index in batch])
-            model = batch[0][0].classifier.model
+            model = batch[0][0].model
             device = next(model.parameters()).device
-            logits = model(packed.to(device)).double().cpu().numpy()
+            outputs = model(packed.to(device)).double().cpu().numpy()
         except Exception as error:
             self._tell({job: error for job, _ in batch})
             return
         ended: dict[_Job, Any] = {}
-        for (job, index), one in zip(batch, logits, strict=True):
-            job.logits[index] = one
+        for (job, index), one in zip(batch, outputs, strict=True):
+            job.outputs[index] = one
             job.left -= 1
             if not job.left:
-                ended[job] = np.stack([value for value in job.logits if value is not None])
+                ended[job] = np.stack([value for value in job.outputs if value is not None])
         self._tell(ended)
         seconds = time.perf_counter() - start
         tokens = len(packed.tokens)

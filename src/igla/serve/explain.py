@@ -43,7 +43,7 @@ async def explain(engine: Engine, served: Served, text: str) -> Explanation:
     # In pieces, between which the texts of others are scored.
     asked, size = [whole, *hidden], max(1, TOKENS_A_BATCH // len(whole))
     pieces = [asked[start : start + size] for start in range(0, len(asked), size)]
-    logits = np.concatenate([await engine.logits(classifier, piece) for piece in pieces])
+    logits = np.concatenate([await engine.outputs(classifier.model, piece) for piece in pieces])
     probabilities = classifier.rule.probabilities(logits)
     return Explanation(served, probabilities[0], spans, probabilities[0] - probabilities[1:])
 

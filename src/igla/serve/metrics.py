@@ -60,7 +60,7 @@ class Metrics:
     def forget(self, gone: Iterable[Served]) -> None:
         """Of versions that are no longer held: their series would be kept for ever."""
         for served in gone:
-            for label in served.classes:
+            for label in served.classes if served.scores else ():
                 with suppress(KeyError):  # it has never answered
                     self.scores.remove(served.name, served.version, label)
 

@@ -4,15 +4,18 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from igla.errors import UserError
 from igla.infer.classifier import Classifier, model_folder
+from igla.infer.embedder import Embedder
+from igla.model.encoder import Encoder
+from igla.model.folder import has_classifier
 from igla.ops.products import probe
 from igla.sealed import MANIFEST, BrokenSeal, check_sealed, file_digest
+from igla.text.tokenizer import TextEncoder
 
 # It stands in addresses and in a header of each answer.
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
@@ -22,34 +25,55 @@ Precision = Literal["auto", "float32", "bf16"]
 _WARM_UP = "Проверка перед началом работы. Checking before the work begins."
 
 
+class NoScores(Exception):
+    """A model gives embeddings alone, and scores were asked of it."""
+
+    def __init__(self, name: str):
+        super().__init__(f"{name} is an encoder without a classifier: it gives embeddings alone.")
+
+
 @dataclass(frozen=True, eq=False)
 class Served:
     """A model in service.
 
     version  the first 12 hex digits of the sha256 of its folder's files
     where    the run or folder as it was named, from which it can be loaded anew
+    model    a classifier, or an encoder alone
     """
 
     name: str
     version: str
     where: Path
-    classifier: Classifier
+    model: Classifier | Embedder
+
+    @property
+    def scores(self) -> bool:
+        """Whether it is a classifier."""
+        return isinstance(self.model, Classifier)
+
+    @property
+    def classifier(self) -> Classifier:
+        """Raises NoScores where there is none."""
+        if isinstance(self.model, Classifier):
+            return self.model
+        raise NoScores(self.name)
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """Raises NoScores where there are none."""
         return self.classifier.rule.classes
 
+    @cached_property
+    def embedder(self) -> Embedder:
+        return Embedder.of(self.model) if isinstance(self.model, Classifier) else self.model
 
-@dataclass(frozen=True)
-class Windows:
-    """Token ids of texts, a long text in several windows that overlap.
+    @property
+    def body(self) -> Encoder:
+        return self.model.model.encoder
 
-    sequences  each at most as long as the model reads
-    owner      [W] which text each is of
-    """
-
-    sequences: list[np.ndarray]
-    owner: np.ndarray
+    @property
+    def encoder(self) -> TextEncoder:
+        return self.model.encoder
 
 
 def open_model(where: str | Path, name: str, precision: Precision = "auto") -> Served:
@@ -73,27 +97,14 @@ def _opened(where: str | Path, name: str, precision: Precision) -> Served:
         except BrokenSeal as error:
             raise UserError(f"{folder} is damaged: {error}") from None
     version = _version(folder)
-    classifier = Classifier.load(folder)
+    model = Classifier.load(folder) if has_classifier(folder) else Embedder.load(folder)
     if precision == "bf16" or (precision == "auto" and probe().bf16_is_better):
-        classifier.compute_in_bf16()
-    classifier.probabilities([_WARM_UP])
+        model.model.encoder.compute_in_bf16()
+    warm_up = model.logits if isinstance(model, Classifier) else model.embeddings
+    warm_up([_WARM_UP])
     if _version(folder) != version:
         raise UserError(f"{folder} has changed while it was read; load it again.")
-    return Served(name, version, Path(where).absolute(), classifier)
-
-
-def windows_of(classifier: Classifier, texts: Sequence[str], *, truncate: bool) -> Windows:
-    """Cut texts into windows that overlap by a quarter, so that nothing falls between two; or to
-    their first window."""
-    encoder = classifier.encoder
-    room = encoder.max_length - len(encoder.frame([]))
-    sequences: list[np.ndarray] = []
-    owner: list[int] = []
-    for number, ids in enumerate(encoder.pieces(texts)):
-        for start in [0] if truncate else _starts(len(ids), room):
-            sequences.append(np.array(encoder.frame(ids[start : start + room])))
-            owner.append(number)
-    return Windows(sequences, np.array(owner))
+    return Served(name, version, Path(where).absolute(), model)
 
 
 class Models:
@@ -114,6 +125,14 @@ class Models:
     def all(self) -> list[Served]:
         """By name, the newest version of each first."""
         return [one for versions in self._held.values() for one in versions]
+
+    def scoring(self) -> Served:
+        """The first classifier; the default where there is none."""
+        return next((one for one in self.all if one.scores), self.default)
+
+    def embedding(self) -> Served:
+        """The first encoder without a classifier, or else the default, by its classifier's own."""
+        return next((one for one in self.all if not one.scores), self.default)
 
     def find(self, name: str | None = None, version: str | None = None) -> Served | None:
         """The model of a name and a version, where either is asked for."""
@@ -147,11 +166,3 @@ def _version(folder: Path) -> str:
     files = sorted(one for one in folder.iterdir() if one.suffix in _READ)
     sums = "".join(f"{one.name}\n{file_digest(one)}\n" for one in files)
     return hashlib.sha256(sums.encode()).hexdigest()[:12]
-
-
-def _starts(length: int, room: int) -> list[int]:
-    """Where windows of `room` start so that each overlaps the next by a quarter at least."""
-    if length <= room:
-        return [0]
-    count = -(-(length - room) // max(1, room * 3 // 4)) + 1
-    return [round(one) for one in np.linspace(0, length - room, count)]

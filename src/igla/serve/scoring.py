@@ -1,6 +1,5 @@
 """From texts to scores, by way of the engine."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -8,7 +7,8 @@ from functools import partial
 import numpy as np
 
 from igla.serve.engine import Engine
-from igla.serve.models import Served, windows_of
+from igla.serve.models import Served
+from igla.serve.tokens import beside, windows_of
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,8 @@ async def score(
     grave  the class that a text is searched for
     """
     rule = served.classifier.rule
-    cutting = partial(windows_of, served.classifier, texts, truncate=truncate)
-    # Cutting a long request into tokens must not keep the event loop from the others.
-    if sum(map(len, texts)) > 10_000:
-        cut = await asyncio.to_thread(cutting)
-    else:
-        cut = cutting()
-    logits = await engine.logits(served.classifier, cut.sequences)
+    cut = await beside(texts, partial(windows_of, served.encoder, texts, truncate=truncate))
+    logits = await engine.outputs(served.classifier.model, cut.sequences)
     probabilities = rule.probabilities(logits)
     windows = np.bincount(cut.owner, minlength=len(texts))
     if (windows == 1).all():  # the usual case, and in a full batch worth a millisecond

@@ -14,15 +14,17 @@ from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
+from igla.serve.embedding import Embedded, embed
 from igla.serve.engine import Closing, Engine, Full, TooLong
 from igla.serve.explain import Explanation, explain
 from igla.serve.keys import Denied, Doorkeeper, Scope
 from igla.serve.labels import attributes_of
 from igla.serve.metrics import Metrics
-from igla.serve.models import Models, Served
+from igla.serve.models import Models, NoScores, Served
 from igla.serve.scoring import Scored, score
 from igla.serve.settings import Settings
 from igla.serve.suggestions import NotKept, Suggestion, SuggestionSink
+from igla.serve.tokens import Side, TextTooLong
 
 # What nginx writes down for a client that has left; nobody reads it.
 CLIENT_LEFT = 499
@@ -104,19 +106,36 @@ class Service:
         truncate  of a long text the first window alone counts
         keep      whether the texts may be written down, if the settings say so
         """
-        limits = self.settings.limits
-        note(request, model=served.name, version=served.version, inputs=len(texts))
+        self._check_inputs(request, served, texts)
         grave = next(iter(attributes_of(self.settings, served.classes).values()))
-        if not texts:
-            raise Refused(400, "There is no text to score.")
-        if len(texts) > limits.inputs:
-            raise Refused(413, f"{len(texts)} texts in a request; {limits.inputs} are allowed.")
         work = score(self.engine, served, texts, grave, truncate=truncate)
         found = await self._worked(request, work)
         if keep and self.settings.log.texts:
             note(request, texts=list(texts))
         if self.models.find(served.name, served.version):  # or its series would come back
             self.metrics.scored(found)
+        return found
+
+    async def embed(
+        self,
+        request: Request,
+        served: Served,
+        texts: Sequence[str],
+        *,
+        normalize: bool,
+        cut: Side | None = None,
+    ) -> Embedded:
+        """Embeddings of a request's texts; refused as score is, and where a text is longer than the
+        model reads.
+
+        cut  the side on which such a text may be cut in place of that
+        """
+        self._check_inputs(request, served, texts)
+        found = await self._worked(
+            request, embed(self.engine, served.embedder, texts, normalize=normalize, cut=cut)
+        )
+        if self.settings.log.texts:
+            note(request, texts=list(texts))
         return found
 
     async def explain(self, request: Request, served: Served, text: str) -> Explanation:
@@ -144,6 +163,18 @@ class Service:
             raise Refused(404, f"There is no model {name}{f' {version}' if version else ''} here.")
         return served
 
+    def _check_inputs(self, request: Request, served: Served, texts: Sequence[str]) -> None:
+        most = self.settings.limits.inputs
+        note(request, model=served.name, version=served.version, inputs=len(texts))
+        if not texts:
+            raise Refused(400, "There is no text.")
+        if len(texts) > most:
+            raise Refused(413, f"{len(texts)} texts in a request; {most} are allowed.")
+
+    def classifier(self, name: str | None, version: str | None = None) -> Served:
+        """As model, but the first that scores where none is named."""
+        return self.model(self.models.scoring().name if name is None else name, version)
+
     async def _worked(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
         """What comes of work for a request that may ask for it, in time and for somebody."""
         try:
@@ -158,7 +189,7 @@ class Service:
                 return await _unless_left(request, work)
         except Full as full:
             raise Refused(429, str(full), retry_after=full.wait) from None
-        except TooLong as long:
+        except (TooLong, TextTooLong) as long:
             raise Refused(413, str(long)) from None
         except Closing:
             raise Refused(503, _DRAINING) from None
@@ -212,6 +243,8 @@ def route_class(refusal: Callable[[int, str], Response]) -> type[APIRoute]:
                     return response
                 except RequestValidationError as error:
                     return refusal(400, _written(described(error)))
+                except NoScores as error:
+                    return refusal(400, str(error))
                 except HTTPException as error:
                     return refusal(error.status_code, str(error.detail))
                 except Exception:

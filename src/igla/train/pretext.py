@@ -11,8 +11,7 @@ from igla.errors import UserError
 from igla.infer.classifier import model_folder
 from igla.model.config import EncoderConfig
 from igla.model.embedding import SentenceEncoder, Student
-from igla.model.encoder import Encoder
-from igla.model.folder import load_pretrained, read_shape
+from igla.model.folder import load_encoder, read_shape
 from igla.model.language import MaskedLanguageModel, ReplacedTokenModel
 from igla.objective import Objective
 from igla.objective.contrastive import Contrastive
@@ -73,12 +72,7 @@ def teacher_folder(recipe: Recipe) -> Path:
 
 
 def _distill(recipe: Recipe, encoder: TextEncoder) -> Distill:
-    folder = teacher_folder(recipe)
-    teacher = SentenceEncoder(read_shape(folder, dropout=0.0))
-    if missing := load_pretrained(teacher, folder):
-        raise UserError(f"{folder} lacks {len(missing)} weights of the encoder, as {missing[0]}.")
-    body: Encoder = teacher.encoder.eval().requires_grad_(False)
-    return Distill(body)
+    return Distill(load_encoder(teacher_folder(recipe)).requires_grad_(False))
 
 
 PRETEXTS = {

@@ -38,7 +38,8 @@ const kept = (name, other) => localStorage.getItem(name) ?? other;
 let language = kept("language", navigator.language.startsWith("ru") ? "ru" : "en");
 let theme = kept("theme", "");
 let protocol = "igla";
-let models = [];
+let served = [];
+let models = []; // those of them that score
 let asking = new AbortController();
 
 const word = (name) => WORDS[language][name];
@@ -80,8 +81,9 @@ function choose(select, options, empty) {
 async function readModels() {
   const answer = await fetch("/igla/v1/models");
   const found = (await answer.json()).models;
-  const same = JSON.stringify(found) === JSON.stringify(models);
-  models = found;
+  const same = JSON.stringify(found) === JSON.stringify(served);
+  served = found;
+  models = found.filter((one) => one.classes.length);
   if (!same) listModels();
   return !same;
 }
@@ -234,7 +236,7 @@ async function watch() {
     if (!document.hidden) {
       if (await readModels()) scoreText();
       await readMetrics();
-      $("state").textContent = models.map(titled).join(" · ");
+      $("state").textContent = served.map(titled).join(" · ");
     }
   } catch {
     $("state").textContent = word("away");

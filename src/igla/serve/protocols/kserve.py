@@ -13,6 +13,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, ValidationError
 
 from igla.serve import admin
+from igla.serve.models import Served
+from igla.serve.scoring import Scored
 from igla.serve.service import Refused, described, route_class, service_of, version_header
 
 _HEADER_LENGTH = "inference-header-content-length"
@@ -77,17 +79,13 @@ async def model(request: Request, name: str, version: str | None = None) -> dict
     """What a model takes and gives."""
     service = service_of(request)
     served = service.model(name, version)
-    classes = len(served.classes)
     return {
         "name": name,
         "versions": [one.version for one in service.models.of(name)],
         "platform": "igla",
         "inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}],
-        "outputs": [
-            {"name": "probabilities", "datatype": "FP64", "shape": [-1, classes]},
-            {"name": "label", "datatype": "BYTES", "shape": [-1]},
-        ],
-        "parameters": {"classes": list(served.classes)},
+        "outputs": _described_outputs(served),
+        "parameters": {"classes": list(served.classes)} if served.scores else {},
     }
 
 
@@ -124,38 +122,51 @@ async def unload(request: Request, name: str) -> dict[str, str]:
 @router.post("/models/{name}/infer")
 @router.post("/models/{name}/versions/{version}/infer")
 async def infer(request: Request, name: str, version: str | None = None) -> JSONResponse:
-    """Probabilities, and the label of each text."""
-    served = service_of(request).model(name, version)
+    """Probabilities, and the label of each text; or embeddings of length 1."""
+    service = service_of(request)
+    served = service.model(name, version)
     body, rest = _parts(await request.body(), request.headers.get(_HEADER_LENGTH))
     try:
         asked = InferRequest.model_validate_json(body)
     except ValidationError as error:
         raise Refused(400, described(error)) from None
-    found = await service_of(request).score(request, served, _texts(asked, rest))
-    rule = served.classifier.rule
-    labels = [
-        ",".join(np.array(rule.classes)[flags.astype(bool)]) if rule.multi_label
-        else rule.classes[int(flags)]
-        for flags in rule.labels(found.probabilities)
-    ]  # fmt: skip
-    outputs = [
-        {
-            "name": "probabilities",
-            "datatype": "FP64",
-            "shape": list(found.probabilities.shape),
-            "data": found.probabilities.ravel().tolist(),
-        },
-        {"name": "label", "datatype": "BYTES", "shape": [len(labels)], "data": labels},
-    ]
-    if asked.outputs is not None:
-        wanted = [one.name for one in asked.outputs]
-        if unknown := set(wanted) - {"probabilities", "label"}:
-            raise Refused(400, f"There is no output {sorted(unknown)[0]}.")
-        outputs = [one for one in outputs if one["name"] in wanted]
+    texts = _texts(asked, rest)
+    known = {one["name"] for one in _described_outputs(served)}
+    wanted = known if asked.outputs is None else {one.name for one in asked.outputs}
+    if unknown := wanted - known:
+        raise Refused(400, f"There is no output {min(unknown)}.")
+    if served.scores:
+        outputs = _of_scores(await service.score(request, served, texts))
+    else:
+        embedded = await service.embed(request, served, texts, normalize=True)
+        outputs = [_tensor("embedding", "FP32", embedded.vectors)]
+    outputs = [one for one in outputs if one["name"] in wanted]
     content = {"model_name": name, "model_version": served.version, "outputs": outputs}
     if asked.id is not None:
         content["id"] = asked.id
     return JSONResponse(content, headers=version_header(served))
+
+
+def _described_outputs(served: Served) -> list[dict[str, Any]]:
+    if not served.scores:
+        return [{"name": "embedding", "datatype": "FP32", "shape": [-1, served.embedder.width]}]
+    return [
+        {"name": "probabilities", "datatype": "FP64", "shape": [-1, len(served.classes)]},
+        {"name": "label", "datatype": "BYTES", "shape": [-1]},
+    ]
+
+
+def _of_scores(found: Scored) -> list[dict[str, Any]]:
+    labels = found.served.classifier.rule.names(found.probabilities)
+    return [
+        _tensor("probabilities", "FP64", found.probabilities),
+        {"name": "label", "datatype": "BYTES", "shape": [len(labels)], "data": labels},
+    ]
+
+
+def _tensor(name: str, datatype: str, values: np.ndarray) -> dict[str, Any]:
+    shape, data = list(values.shape), values.ravel().tolist()
+    return {"name": name, "datatype": datatype, "shape": shape, "data": data}
 
 
 async def _parameter(request: Request) -> str | None:

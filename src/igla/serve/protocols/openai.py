@@ -1,5 +1,6 @@
-"""OpenAI's moderation endpoint."""
+"""OpenAI's moderation and embeddings endpoints."""
 
+import base64
 import uuid
 from typing import Annotated, Any, Literal
 
@@ -8,8 +9,9 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from igla.serve.labels import categories_of
+from igla.serve.models import Served
 from igla.serve.scoring import Scored
-from igla.serve.service import Refused, route_class, service_of, version_header
+from igla.serve.service import Refused, Service, route_class, service_of, version_header
 
 CATEGORIES = (
     *("harassment", "harassment/threatening", "hate", "hate/threatening", "illicit"),
@@ -49,11 +51,24 @@ class ModerationRequest(BaseModel):
     model: str | None = None
 
 
+class EmbeddingsRequest(BaseModel):
+    """A text or several; which model, as for moderations.
+
+    dimensions       refused unless it is the model's own: its vectors cannot be cut
+    encoding_format  base64: of the little-endian float32 numbers
+    """
+
+    input: str | list[str] | list[int] | list[list[int]]
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+
+
 @router.post("/moderations")
 async def moderate(request: Request, body: ModerationRequest) -> JSONResponse:
     """Flags and scores by category. What the model does not know stays false and 0.0."""
     service = service_of(request)
-    served = service.models.find(body.model) or service.models.default
+    served = _named(service, body.model) or service.models.scoring()
     texts = _texts(body)
     found = await service.score(request, served, texts)
     known = categories_of(service.settings, served.classes)
@@ -64,6 +79,44 @@ async def moderate(request: Request, body: ModerationRequest) -> JSONResponse:
         "results": [_result(found, row, flags, known) for row in range(len(texts))],
     }
     return JSONResponse(content, headers=version_header(served))
+
+
+@router.post("/embeddings")
+async def embeddings(request: Request, body: EmbeddingsRequest) -> JSONResponse:
+    """A vector of length 1 for each text."""
+    service = service_of(request)
+    served = _named(service, body.model) or service.models.embedding()
+    asked = [body.input] if isinstance(body.input, str) else body.input
+    texts = [text for text in asked if isinstance(text, str)]
+    if len(texts) < len(asked):
+        raise Refused(
+            400, "Tokens are of OpenAI's vocabularies, which are not known here: send texts."
+        )
+    width = served.embedder.width
+    if body.dimensions not in (None, width):
+        raise Refused(400, f"The model gives {width} dimensions, not {body.dimensions}.")
+    found = await service.embed(request, served, texts, normalize=True)
+    vectors = found.vectors.astype("<f4")
+    content = {
+        "object": "list",
+        "model": f"{served.name}/{served.version}",
+        "data": [
+            {
+                "object": "embedding",
+                "index": index,
+                "embedding": vector.tolist()
+                if body.encoding_format == "float"
+                else base64.b64encode(vector.tobytes()).decode(),
+            }
+            for index, vector in enumerate(vectors)
+        ],
+        "usage": {"prompt_tokens": found.tokens, "total_tokens": found.tokens},
+    }
+    return JSONResponse(content, headers=version_header(served))
+
+
+def _named(service: Service, name: str | None) -> Served | None:
+    return None if name is None else service.models.find(name)
 
 
 def _texts(body: ModerationRequest) -> list[str]:

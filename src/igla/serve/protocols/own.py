@@ -23,6 +23,8 @@ router = APIRouter(prefix="/igla/v1", route_class=route_class(refusal), tags=["i
 
 
 class ScoreRequest(BaseModel):
+    """model  none: the first that scores"""
+
     texts: list[str]
     model: str | None = None
     version: str | None = None
@@ -50,7 +52,7 @@ class UnloadRequest(BaseModel):
 async def score(request: Request, body: ScoreRequest) -> JSONResponse:
     """What each text calls for (allow, review or block), and its probabilities."""
     service = service_of(request)
-    served = service.model(body.model, body.version)
+    served = service.classifier(body.model, body.version)
     found = await service.score(request, served, body.texts)
     rows = [_result(service, found, row) for row in range(len(body.texts))]
     return JSONResponse(
@@ -63,7 +65,7 @@ async def score(request: Request, body: ScoreRequest) -> JSONResponse:
 async def explain(request: Request, body: ExplainRequest) -> JSONResponse:
     """Scores of a text, and how far each falls when a word is hidden, word by word."""
     service = service_of(request)
-    served = service.model(body.model, body.version)
+    served = service.classifier(body.model, body.version)
     found = await service.explain(request, served, body.text)
     return JSONResponse(
         {
@@ -123,6 +125,9 @@ def _result(service: Service, found: Scored, row: int) -> dict[str, Any]:
 
 
 def _described(service: Service, served: Served) -> dict[str, Any]:
+    if not served.scores:
+        nothing: dict[str, Any] = {"classes": [], "grave": None, "decisions": []}
+        return {"name": served.name, "version": served.version, **nothing}
     cuts = cuts_of(service.settings, served)
     return {
         "name": served.name,

@@ -91,7 +91,7 @@ async def analyze(request: Request, body: AnalyzeRequest) -> JSONResponse:
     """Scores of a comment. Whatever languages are named, the text is scored and its language told:
     clients name "en" as a matter of course."""
     service = service_of(request)
-    served = service.models.default
+    served = service.models.scoring()
     known = attributes_of(service.settings, served.classes)
     for name, asked in body.requested_attributes.items():
         _check_attribute(name, asked.score_type, known)
@@ -123,7 +123,7 @@ async def suggestscore(request: Request, body: SuggestCommentScoreRequest) -> JS
     service = service_of(request)
     service.check_ready()
     by = service.check_key(request, "feedback")
-    served = service.models.default
+    served = service.models.scoring()
     known = attributes_of(service.settings, served.classes)
     scores: dict[str, float] = {}
     for name, suggested in body.attribute_scores.items():

@@ -1,14 +1,15 @@
-"""Hugging Face's Text Embeddings Inference, for classifiers."""
+"""Hugging Face's Text Embeddings Inference: scores of classifiers, embeddings of encoders."""
 
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from igla.serve.scoring import Scored
-from igla.serve.service import Refused, route_class, service_of, version_header
+from igla.serve.service import Refused, described, route_class, service_of, version_header
+from igla.serve.tokens import Side
 
 _KINDS = {413: "Validation", 424: "Backend", 429: "Overloaded", 503: "Unhealthy"}
 
@@ -35,7 +36,35 @@ class PredictRequest(BaseModel):
     raw_scores: bool = False
 
 
+class EmbedRequest(BaseModel):
+    """A text, or several.
+
+    normalize             vectors of length 1
+    truncate              a long text is cut; without it, it is refused
+    truncation_direction  the side that is cut off
+    prompt_name           refused: no model here has prompts
+    dimensions            refused unless it is the model's own
+    """
+
+    inputs: str | list[str]
+    normalize: bool = True
+    truncate: bool | None = False
+    truncation_direction: Literal["left", "right", "Left", "Right"] = "right"
+    prompt_name: str | None = None
+    dimensions: int | None = None
+
+
 @router.post("/", include_in_schema=False)  # where Hugging Face's endpoints have it
+async def whichever(request: Request, body: dict[str, Any]) -> JSONResponse:
+    """What the default model gives."""
+    try:
+        if service_of(request).models.default.scores:
+            return await predict(request, PredictRequest.model_validate(body))
+        return await embed(request, EmbedRequest.model_validate(body))
+    except ValidationError as error:
+        raise Refused(400, described(error)) from None
+
+
 @router.post("/predict")
 async def predict(request: Request, body: PredictRequest) -> JSONResponse:
     """Labels with their scores, the likeliest first."""
@@ -43,9 +72,26 @@ async def predict(request: Request, body: PredictRequest) -> JSONResponse:
     batch = isinstance(body.inputs, list) and any(isinstance(one, list) for one in body.inputs)
     texts = [_text(one) for one in body.inputs] if batch else [_text(body.inputs)]
     truncate = bool(body.truncate)
-    found = await service.score(request, service.models.default, texts, truncate=truncate)
+    found = await service.score(request, service.models.scoring(), texts, truncate=truncate)
     rows = [_ranked(found, row, raw=body.raw_scores) for row in range(len(texts))]
     return JSONResponse(rows if batch else rows[0], headers=version_header(found.served))
+
+
+@router.post("/embed")
+async def embed(request: Request, body: EmbedRequest) -> JSONResponse:
+    """A vector for each text."""
+    service = service_of(request)
+    served = service.models.embedding()
+    if body.prompt_name is not None:
+        raise Refused(400, f"prompt_name: the model has no prompt {body.prompt_name}.")
+    width = served.embedder.width
+    if body.dimensions not in (None, width):
+        raise Refused(400, f"dimensions: the model gives {width}, not {body.dimensions}.")
+    texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+    side: Side = "left" if body.truncation_direction.lower() == "left" else "right"
+    cut = side if body.truncate else None
+    found = await service.embed(request, served, texts, normalize=body.normalize, cut=cut)
+    return JSONResponse(found.vectors.tolist(), headers=version_header(served))
 
 
 @router.get("/info")
@@ -53,20 +99,19 @@ async def info(request: Request) -> dict[str, Any]:
     """What is served, under that server's names."""
     service = service_of(request)
     served = service.models.default
-    classifier, limits = served.classifier, service.settings.limits
-    names = {str(index): name for index, name in enumerate(served.classes)}
+    limits, length = service.settings.limits, served.encoder.max_length
+    kind: dict[str, Any] = {"embedding": {"pooling": served.embedder.model.pooling}}
+    if served.scores:
+        names = {str(index): name for index, name in enumerate(served.classes)}
+        ids = {name: int(index) for index, name in names.items()}
+        kind = {"classifier": {"id2label": names, "label2id": ids}}
     return {
         "model_id": served.name,
         "model_sha": served.version,
-        "model_dtype": "bfloat16" if classifier.precision == "bf16" else "float32",
-        "model_type": {
-            "classifier": {
-                "id2label": names,
-                "label2id": {name: int(index) for index, name in names.items()},
-            }
-        },
-        "max_concurrent_requests": limits.waiting_tokens // classifier.encoder.max_length,
-        "max_input_length": classifier.encoder.max_length,
+        "model_dtype": "bfloat16" if served.body.precision == "bf16" else "float32",
+        "model_type": kind,
+        "max_concurrent_requests": limits.waiting_tokens // length,
+        "max_input_length": length,
         "max_batch_tokens": limits.waiting_tokens,
         "max_client_batch_size": limits.inputs,
         "auto_truncate": False,

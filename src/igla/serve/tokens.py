@@ -1,0 +1,78 @@
+"""From texts to token ids: long texts in windows, or cut, or refused."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from igla.text.tokenizer import TextEncoder
+
+T = TypeVar("T")
+Side = Literal["left", "right"]
+# Letters of which tokens are made in less than a millisecond or two.
+_AT_ONCE = 10_000
+
+
+class TextTooLong(Exception):
+    """A text is longer than the model reads, and may not be cut."""
+
+    def __init__(self, tokens: int, most: int):
+        super().__init__(f"A text has {tokens:,} tokens; the model reads {most:,} at most.")
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Token ids of texts, a long text in several windows that overlap.
+
+    sequences  each at most as long as the model reads
+    owner      [W] which text each is of
+    """
+
+    sequences: list[np.ndarray]
+    owner: np.ndarray
+
+
+async def beside(texts: Sequence[str], work: Callable[[], T]) -> T:
+    """The result of work on texts: a long request must not keep the event loop from the others."""
+    if sum(map(len, texts)) > _AT_ONCE:
+        return await asyncio.to_thread(work)
+    return work()
+
+
+def windows_of(encoder: TextEncoder, texts: Sequence[str], *, truncate: bool) -> Windows:
+    """Cut texts into windows that overlap by a quarter, so that nothing falls between two; or to
+    their first window."""
+    room = encoder.max_length - len(encoder.frame([]))
+    sequences: list[np.ndarray] = []
+    owner: list[int] = []
+    for number, ids in enumerate(encoder.pieces(texts)):
+        for start in [0] if truncate else _starts(len(ids), room):
+            sequences.append(np.array(encoder.frame(ids[start : start + room])))
+            owner.append(number)
+    return Windows(sequences, np.array(owner))
+
+
+def whole(encoder: TextEncoder, texts: Sequence[str], cut: Side | None) -> list[np.ndarray]:
+    """Token ids of each text in one piece.
+
+    cut  the side on which a text that is too long is cut; None: TextTooLong
+    """
+    around = len(encoder.frame([]))
+    room = encoder.max_length - around
+    sequences = []
+    for ids in encoder.pieces(texts):
+        if len(ids) > room and cut is None:
+            raise TextTooLong(len(ids) + around, encoder.max_length)
+        kept = ids[-room:] if cut == "left" else ids[:room]
+        sequences.append(np.array(encoder.frame(kept)))
+    return sequences
+
+
+def _starts(length: int, room: int) -> list[int]:
+    """Where windows of `room` start so that each overlaps the next by a quarter at least."""
+    if length <= room:
+        return [0]
+    count = -(-(length - room) // max(1, room * 3 // 4)) + 1
+    return [round(one) for one in np.linspace(0, length - room, count)]
