@@ -59,7 +59,7 @@ def serving(*words: str) -> Iterator[Running]:
 
 
 def wait_for(address: str, process: subprocess.Popen[str]) -> None:
-    for _ in range(600):
+    for _ in range(1800):
         assert process.poll() is None, "the server has ended"
         try:
             if httpx.get(address, timeout=1, verify=False).status_code == 200:
