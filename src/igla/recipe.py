@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from igla.errors import UserError
 
@@ -103,8 +103,9 @@ class CurriculumRecipe(Section):
 
 
 class TextRecipe(Section):
-    tokenizer: Literal["wordpiece", "bpe", "unigram"] = Field(
-        "wordpiece", description="Kind of tokenizer to train when the base brings none."
+    tokenizer: Literal["wordpiece", "bpe", "unigram", "byte_bpe"] = Field(
+        "wordpiece",
+        description="Kind of tokenizer to train when the base brings none; causal_lm: byte_bpe.",
     )
     vocabulary: Literal["base", "new"] = Field(
         "base",
@@ -114,7 +115,9 @@ class TextRecipe(Section):
     vocab_size: Count | Literal["auto"] = Field(
         "auto", description="Size of the trained vocabulary; by the amount of text if auto."
     )
-    lowercase: bool = Field(True, description="Whether the trained tokenizer lowers the case.")
+    lowercase: bool = Field(
+        True, description="Whether the trained tokenizer lowers the case; causal_lm: no."
+    )
     guard: bool = Field(
         False,
         description="Whether the tokenizer undoes evasive spellings (look-alikes, signs and spaces "
@@ -126,7 +129,9 @@ class TextRecipe(Section):
         "filters, other ones in each epoch.",
     )
     max_length: Annotated[int, Field(ge=3)] = Field(
-        128, description="Longest sequence in tokens, the two marks included; the rest is cut."
+        128,
+        description="Longest sequence in tokens, the two marks included; the rest is cut. "
+        "causal_lm: 512, and what is longer goes on in a further window.",
     )
 
 
@@ -136,11 +141,15 @@ class ModelRecipe(Section):
     )
     size: str = Field(
         "minilm-l6-h384",
-        description="Shape from scratch: tiny, mini, minilm-l6-h384, minilm-l12-h384 or base.",
+        description="Shape from scratch: tiny, mini, minilm-l6-h384, minilm-l12-h384 or base; of "
+        "causal_lm, a decoder: igla-5m or igla-30m.",
     )
     hidden_size: Count | None = Field(None, description="Width, in place of the named shape's.")
     layers: Count | None = Field(None, description="Depth, in place of the named shape's.")
     heads: Count | None = Field(None, description="Attention heads, in place of the shape's.")
+    kv_heads: Count | None = Field(
+        None, description="A decoder's heads of keys and values, in place of the named shape's."
+    )
     intermediate_size: Count | None = Field(
         None, description="Width of the feed-forward part, in place of the named shape's."
     )
@@ -155,15 +164,19 @@ class ModelRecipe(Section):
         description="Rows of a table of n-grams of letters that is added to the embedding of "
         "words, on a base of BERT as well; 131072 suit most. 0: none, or those of the base.",
     )
-    dropout: Share = Field(0.1, description="Dropout in the body and before the classifier.")
+    dropout: Share = Field(
+        0.1, description="Dropout in an encoder's body and before its classifier; decoders: none."
+    )
 
 
 class ObjectiveRecipe(Section):
-    task: Literal["classify", "masked_lm", "replaced_token", "contrastive", "distill"] = Field(
+    task: Literal[
+        "classify", "masked_lm", "replaced_token", "contrastive", "distill", "causal_lm"
+    ] = Field(
         "classify",
         description="classify: the labels of data; the others: the texts of corpus, by masked "
-        "words, by words that a small model replaced, by finding a text again among others, or by "
-        "a teacher's states.",
+        "words, by words that a small model replaced, by finding a text again among others, by "
+        "a teacher's states, or, causal_lm, by each next word, which trains a decoder.",
     )
     teachers: tuple[str, ...] = Field(
         (),
@@ -216,7 +229,9 @@ class ObjectiveRecipe(Section):
 class OptimRecipe(Section):
     optimizer: Literal["adamw", "adam", "sgd", "lion"] = Field("adamw", description="Update rule.")
     learning_rate: Positive | Literal["auto"] = Field(
-        "auto", description="Peak rate; auto: 2e-5 on a pretrained base, 2e-4 from scratch."
+        "auto",
+        description="Peak rate; auto: 2e-5 on a pretrained base, 2e-4 from scratch, of causal_lm "
+        "1e-3.",
     )
     schedule: Literal["cosine", "linear", "constant", "cosine_restarts", "wsd"] = Field(
         "cosine", description="Course of the learning rate after the warmup."
@@ -225,9 +240,12 @@ class OptimRecipe(Section):
         "auto", description="Steps of linear warmup; auto: 100, but a tenth of a short run."
     )
     weight_decay: Annotated[float, Field(ge=0)] = Field(
-        0.01, description="Decoupled decay of matrices; biases and norms have none."
+        0.01,
+        description="Decoupled decay of matrices; biases and norms have none. causal_lm: 0.1.",
     )
-    betas: tuple[Share, Share] = Field((0.9, 0.999), description="Decay of the two moments.")
+    betas: tuple[Share, Share] = Field(
+        (0.9, 0.999), description="Decay of the two moments; causal_lm: 0.9 and 0.95."
+    )
     epsilon: Positive = Field(1e-8, description="Adam's epsilon.")
     momentum: Share = Field(0.9, description="Momentum of SGD.")
     clip_norm: Positive | None = Field(1.0, description="Largest norm of the gradient.")
@@ -244,7 +262,9 @@ class TrainRecipe(Section):
     steps: Count | None = Field(None, description="Optimizer steps, in place of epochs.")
     batch_size: Count = Field(32, description="Rows in an optimizer step.")
     batch_tokens: Count | None = Field(
-        None, description="Tokens in an optimizer step, about, in place of batch_size rows."
+        None,
+        description="Tokens in an optimizer step, about, in place of batch_size rows; causal_lm: "
+        "8192.",
     )
     micro_batch_size: Count | None = Field(
         None, description="Rows in one forward pass; gradients are accumulated up to batch_size."
@@ -268,6 +288,17 @@ class TrainRecipe(Section):
     keep_last: Count = Field(2, description="How many versions are kept besides the best.")
 
 
+# Defaults of tasks that differ from the fields' own, filled in where a recipe says nothing.
+TASK_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
+    "causal_lm": {
+        "text": {"tokenizer": "byte_bpe", "lowercase": False, "max_length": 512},
+        "model": {"size": "igla-5m", "dropout": 0.0},
+        "optim": {"weight_decay": 0.1, "betas": (0.9, 0.95)},
+        "train": {"batch_tokens": 8192},
+    },
+}
+
+
 class Recipe(Section):
     """Everything a run depends on."""
 
@@ -279,6 +310,19 @@ class Recipe(Section):
     objective: ObjectiveRecipe = ObjectiveRecipe()
     optim: OptimRecipe = OptimRecipe()
     train: TrainRecipe = TrainRecipe()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_task(cls, content: Any) -> Any:
+        """The task's own defaults, where the recipe says nothing."""
+        asked = content.get("objective") if isinstance(content, dict) else None
+        task = asked.get("task") if isinstance(asked, dict) else None
+        filled = dict(content) if task in TASK_DEFAULTS else content
+        for section, fields in TASK_DEFAULTS.get(task or "", {}).items():
+            given = filled.get(section, {})
+            if isinstance(given, dict):
+                filled[section] = fields | given
+        return filled
 
     def replace(self, **changes: Any) -> "Recipe":
         """A recipe with the fields named `section__field` changed, validated anew."""
@@ -318,6 +362,11 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
             raise UserError(f"'{key}' names no field: write section.field, as train.epochs=3.")
         content[section][field] = _argument_value(value)
     return _validated(content, where)
+
+
+def defaults_of(task: str) -> Recipe:
+    """The recipe of a task that says nothing else."""
+    return Recipe.model_validate({"objective": {"task": task}})
 
 
 def field_names() -> Iterator[str]:

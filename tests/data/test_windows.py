@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from igla.data.corpus import load_corpus
 from igla.data.split import TRAIN
-from igla.data.windows import SHORTEST, in_windows, open_windows
+from igla.data.windows import SHORTEST, cut_by_lines, in_windows, open_windows
 from igla.recipe import CorpusRecipe
 from igla.text.tokenizer import TextEncoder, train_tokenizer
 
@@ -41,7 +41,8 @@ def test_the_store_holds_framed_windows_of_their_documents(tmp_path: Path) -> No
     recipe = CorpusRecipe(sources=sources, similar="keep", validation_share=0.2)
     corpus = load_corpus(recipe, seed=1)
     tokenizer = train_tokenizer("wordpiece", words, vocab_size=300, lowercase=True)
-    windows = open_windows(corpus, TextEncoder(tokenizer, 32))
+    encoder = TextEncoder(tokenizer, 32)
+    windows = open_windows(corpus, encoder, cut_by_lines(encoder))
     texts = corpus.table["text"].to_pylist()
     assert len(windows.parts) == len(texts)
     for row, text in enumerate(texts):

@@ -22,6 +22,8 @@ from igla.train.pretext import PRETEXTS
 from igla.train.run import resume, train
 
 Pretrain = Callable[..., Recipe]
+# Decoders have tests of their own (test_causal_lm.py).
+ENCODERS = [task for task in PRETEXTS if task != "causal_lm"]
 Killing = Callable[[Recipe, Path, int], None]
 
 
@@ -79,7 +81,7 @@ def settings_of(task: str, teacher: Path) -> list[str]:
     return [f"objective.task={task}", *more.get(task, [])]
 
 
-@pytest.mark.parametrize("task", PRETEXTS)
+@pytest.mark.parametrize("task", ENCODERS)
 def test_it_learns(task: str, pretrain: Pretrain, teacher: Path, tmp_path: Path) -> None:
     settings = settings_of(task, teacher)
     recipe = pretrain(*settings, "train.steps=150", "train.evaluations_per_epoch=2")
@@ -99,7 +101,7 @@ def test_it_learns(task: str, pretrain: Pretrain, teacher: Path, tmp_path: Path)
     ("task", "unit"),
     [
         *(("masked_lm", unit) for unit in ("token", "word", "span")),
-        *((task, "token") for task in PRETEXTS if task != "masked_lm"),
+        *((task, "token") for task in ENCODERS if task != "masked_lm"),
     ],
 )
 def test_a_resumed_run_is_the_same_bit_for_bit(

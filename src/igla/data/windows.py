@@ -1,7 +1,7 @@
 """Documents as windows of tokens: the token store of learning without labels."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,11 +34,52 @@ class Windows:
     short: int
 
 
-def open_windows(corpus: Corpus, encoder: TextEncoder) -> Windows:
+@dataclass(frozen=True)
+class Cut:
+    """How documents become windows.
+
+    name     tells one way from another
+    windows  from documents to the windows of each
+    """
+
+    name: str
+    windows: Callable[[Sequence[str]], Iterable[list[list[int]]]]
+
+
+def cut_by_lines(encoder: TextEncoder) -> Cut:
+    """Whole lines where they fit (see in_windows), each window a text of its own for the encoder:
+    with its special tokens around, and without line feeds."""
+    room = encoder.max_length - len(encoder.frame([]))
+
+    def windows(texts: Sequence[str]) -> Iterator[list[list[int]]]:
+        documents = [text.split("\n") for text in texts]
+        encoded = iter(encoder.pieces([line for lines in documents for line in lines]))
+        for lines in documents:
+            tokens = [next(encoded) for _ in lines]
+            yield [encoder.frame(window) for window in in_windows(tokens, room)]
+
+    return Cut("", windows)
+
+
+def cut_in_a_row(encoder: TextEncoder, end: int) -> Cut:
+    """The whole document between two ends of text; a window begins with the last token of the one
+    before it, so that each token but the first is once a next one."""
+    length = encoder.max_length
+
+    def windows(texts: Sequence[str]) -> Iterator[list[list[int]]]:
+        for ids in encoder.pieces(texts):
+            tokens = [end, *ids, end]
+            starts = range(0, len(tokens) - 1, length - 1)
+            yield [tokens[start : start + length] for start in starts]
+
+    return Cut(f" in a row {end}", windows)
+
+
+def open_windows(corpus: Corpus, encoder: TextEncoder, cut: Cut) -> Windows:
     """The windows of a corpus; tokenized the first time, then read from the cache."""
     settings = f"{_VERSION} {corpus.fingerprint} {encoder.max_length} {encoder.tokenizer.to_str()}"
-    key = hashlib.sha256(settings.encode()).hexdigest()[:32]
-    folder = cached_folder("windows", key, lambda making: _tokenize(corpus, encoder, making))
+    key = hashlib.sha256((settings + cut.name).encode()).hexdigest()[:32]
+    folder = cached_folder("windows", key, lambda making: _tokenize(corpus, encoder, cut, making))
     offsets = np.load(folder / "offsets.npy")
     if len(offsets) == 1:
         raise UserError(f"No document has {SHORTEST} tokens: there is nothing to learn from.")
@@ -51,27 +92,24 @@ def open_windows(corpus: Corpus, encoder: TextEncoder) -> Windows:
     return Windows(store, np.load(folder / "sources.npy"), np.load(folder / "parts.npy"), short)
 
 
-def _tokenize(corpus: Corpus, encoder: TextEncoder, folder: Path) -> None:
+def _tokenize(corpus: Corpus, encoder: TextEncoder, cut: Cut, folder: Path) -> None:
     lengths: list[int] = []
     sources: list[int] = []
     parts: list[int] = []
     short = 0
     with (folder / "tokens.bin").open("wb") as file:
         for batch in corpus.table.to_batches():
-            documents = [text.split("\n") for text in batch.column("text").to_pylist()]
-            encoded = iter(encoder.pieces([line for lines in documents for line in lines]))
-            for lines, source, part in zip(
-                documents,
+            of_documents = cut.windows(batch.column("text").to_pylist())
+            for windows, source, part in zip(
+                of_documents,
                 batch.column("source").to_pylist(),
                 batch.column("part").to_pylist(),
                 strict=True,
             ):
-                tokens = [next(encoded) for _ in lines]
-                short += sum(map(len, tokens)) < SHORTEST
-                for window in in_windows(tokens, encoder.max_length - len(encoder.frame([]))):
-                    framed = encoder.frame(window)
-                    file.write(np.array(framed, dtype=id_type(encoder)).tobytes())
-                    lengths.append(len(framed))
+                short += not windows
+                for window in windows:
+                    file.write(np.array(window, dtype=id_type(encoder)).tobytes())
+                    lengths.append(len(window))
                     sources.append(source)
                     parts.append(part)
     np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from igla.ops import native
 from igla.ops.linear import column_sums
@@ -40,7 +41,9 @@ def linear_cross_entropy(
     """
     chance_M = torch.rand(len(x_MH), dtype=bias_V.dtype, device=x_MH.device)
     if native.runs(x_MH, parameters=[bias_V]):
-        return Guessed(*_LinearCrossEntropy.apply(x_MH, weight_VH, bias_V, targets_M, chance_M))
+        learning = torch.is_grad_enabled()
+        given = x_MH, weight_VH, bias_V, targets_M, chance_M, learning
+        return Guessed(*_LinearCrossEntropy.apply(*given))
     logits_MV = F.linear(x_MH, weight_VH.to(x_MH.dtype)).to(bias_V.dtype) + bias_V
     sums_MV = logits_MV.detach().softmax(1).cumsum(1)
     chance_M1 = chance_M[:, None] * sums_MV[:, -1:]
@@ -49,30 +52,62 @@ def linear_cross_entropy(
     return Guessed(total, drawn_M.clamp_(max=len(bias_V) - 1))
 
 
+def head_cross_entropy(x_MH: Tensor, weight_VH: Tensor, targets_M: Tensor) -> Tensor:
+    """Σ −log p of the targets by softmax(x·Wᵀ): the same without a bias and without draws."""
+    if native.runs(x_MH):
+        given = x_MH, weight_VH, None, targets_M, None, torch.is_grad_enabled()
+        total: Tensor = _LinearCrossEntropy.apply(*given)[0]
+        return total
+    total = x_MH.new_zeros((), dtype=native.accumulator(x_MH.dtype))
+    for part_MH, targets in zip(x_MH.split(ROWS), targets_M.split(ROWS), strict=True):
+        total = total + checkpoint(_plain, part_MH, weight_VH, targets, use_reentrant=False)
+    return total
+
+
+def _plain(x_MH: Tensor, weight_VH: Tensor, targets_M: Tensor) -> Tensor:
+    logits_MV = F.linear(x_MH, weight_VH.to(x_MH.dtype)).to(native.accumulator(x_MH.dtype))
+    return F.cross_entropy(logits_MV, targets_M, reduction="sum")
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, chances: Tensor
-    ) -> tuple[Tensor, Tensor]:
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        chances: Tensor | None,
+        learning: bool,
+    ) -> tuple[Tensor, Tensor | None]:
         x, narrowed = x.contiguous(), narrow(weight, x.dtype).contiguous()
-        losses, drawn = bias.new_empty(len(x)), torch.empty_like(targets)
-        dx, dweight, dbias = torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(bias)
+        losses = x.new_empty(len(x), dtype=native.accumulator(x.dtype))
+        drawn = torch.empty_like(targets) if chances is not None else None
+        wanted = [learning and needed for needed in ctx.needs_input_grad[:3]]
+        dx = torch.empty_like(x) if wanted[0] else None
+        dweight = torch.zeros_like(weight) if wanted[1] else None
+        dbias = torch.zeros_like(bias) if bias is not None and wanted[2] else None
         for start in range(0, len(x), ROWS):
             part = slice(start, start + ROWS)
             logits = times_transposed(x[part], narrowed)
+            chance = None if chances is None else chances[part]
+            draw = None if drawn is None else drawn[part]
             _softmax_gradient(
-                *(x.dtype, logits, bias, targets[part], chances[part], losses[part], drawn[part]),
-                *logits.shape,
+                *(x.dtype, logits, bias, targets[part], chance, losses[part], draw), *logits.shape
             )
-            dx[part] = times(logits, narrowed)
-            dweight += transposed_times(logits, x[part])
-            dbias += column_sums(logits)
+            if dx is not None:
+                dx[part] = times(logits, narrowed)
+            if dweight is not None:
+                dweight += transposed_times(logits, x[part])
+            if dbias is not None:
+                dbias += column_sums(logits)
         ctx.save_for_backward(dx, dweight, dbias)
-        ctx.mark_non_differentiable(drawn)
+        if drawn is not None:
+            ctx.mark_non_differentiable(drawn)
         return losses.sum(), drawn
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dtotal: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        dx, dweight, dbias = ctx.saved_tensors
-        return dx * dtotal.to(dx.dtype), dweight * dtotal, dbias * dtotal, None, None
+        gradients = (None if d is None else d * dtotal.to(d.dtype) for d in ctx.saved_tensors)
+        return *gradients, None, None, None

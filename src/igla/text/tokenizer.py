@@ -24,6 +24,10 @@ from igla.text.guard import guard
 
 PAD, UNKNOWN, FIRST, LAST, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LARGEST_VOCABULARY = 30522
+# Of byte-level tokenizers: what stands before and after each text, and the marks of a turn in a
+# conversation (ChatML), there before anyone has conversations to learn from.
+END = "<|endoftext|>"
+BYTE_TOKENS = (END, "<|im_start|>", "<|im_end|>")
 
 # Above these a vocabulary is said not to suit the text. A vocabulary made for a language needs 1.2
 # to 2 tokens a word; English BERT's needs about 4 on Russian, where it falls back to letters.
@@ -127,13 +131,15 @@ class TextEncoder:
 def train_tokenizer(
     kind: str, texts: Iterable[str], *, vocab_size: int, lowercase: bool, guarded: bool = False
 ) -> Tokenizer:
-    """Train a WordPiece, BPE or Unigram tokenizer with BERT's special tokens.
+    """Train a WordPiece, BPE or Unigram tokenizer with BERT's special tokens, or BPE over bytes.
 
     guarded  read through text.guard, which lowers the case in any event
 
     The texts are read twice. The result depends on them alone: what the library leaves to the
     order of its hash tables and threads, which changes from process to process, is settled here.
     """
+    if kind == "byte_bpe":
+        return _train_on_bytes(texts, vocab_size, lowercase=lowercase)
     tokenizer = Tokenizer(_MODELS[kind]())
     steps = [normalizers.NFKC(), normalizers.BertNormalizer(strip_accents=False, lowercase=False)]
     tokenizer.normalizer = normalizers.Sequence(
@@ -165,6 +171,27 @@ def train_tokenizer(
     return tokenizer
 
 
+def _train_on_bytes(texts: Iterable[str], vocab_size: int, *, lowercase: bool) -> Tokenizer:
+    """BPE over bytes (Radford et al. 2019): every text has tokens, and comes back from them."""
+    tokenizer = Tokenizer(models.BPE())
+    if lowercase:
+        tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=list(BYTE_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{END} $A", pair=f"{END} $A {END} $B", special_tokens=[(END, 0)]
+    )
+    return tokenizer
+
+
 def guard_tokenizer(tokenizer: Tokenizer) -> None:
     """Have a tokenizer read texts through text.guard, before its own normaliser."""
     own = [] if tokenizer.normalizer is None else [tokenizer.normalizer]
@@ -174,6 +201,11 @@ def guard_tokenizer(tokenizer: Tokenizer) -> None:
 def vocabulary_for(words: int) -> int:
     """A vocabulary that so many running words can fill: pieces seen once teach nothing."""
     return int(np.clip(words // 8, 2000, LARGEST_VOCABULARY))
+
+
+def bytes_vocabulary_for(words: int) -> int:
+    """The same for a decoder's, whose head costs as much as some of its layers."""
+    return int(np.clip(words // 100, 1024, 16384))
 
 
 def measure_fit(encoder: TextEncoder, texts: Sequence[str]) -> Fit:
@@ -201,15 +233,20 @@ def save_tokenizer(folder: Path, encoder: TextEncoder, source: Path | None = Non
             config["tokenizer_class"] = "PreTrainedTokenizerFast"
     else:
         vocabulary = encoder.tokenizer.get_vocab()
-        roles = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-        names = SPECIAL_TOKENS
-        if PAD not in vocabulary:
-            names = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
-        config = {role: name for role, name in zip(roles, names, strict=True) if name in vocabulary}
+        config = {role: name for role, name in _roles(vocabulary) if name in vocabulary}
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
     config["model_max_length"] = encoder.max_length
     text = json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True)
     (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _roles(vocabulary: dict[str, int]) -> Iterable[tuple[str, str]]:
+    """What a vocabulary's special tokens are for, in tokenizer_config.json."""
+    if END in vocabulary:
+        return (("bos_token", END), ("eos_token", END))
+    roles = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    names = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
+    return zip(roles, SPECIAL_TOKENS if PAD in vocabulary else names, strict=True)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

@@ -1,7 +1,7 @@
 """Which settings a task knows: one that it would pass over in silence is refused."""
 
 from igla.errors import UserError
-from igla.recipe import Recipe, field_names
+from igla.recipe import Recipe, defaults_of, field_names
 
 _OF_CLASSIFY = {
     "text.evasion",
@@ -18,6 +18,8 @@ _OF_CLASSIFY = {
     "objective.teacher_temperature",
 }
 _MASKED = {"masked_lm", "replaced_token"}
+_TEXTS = _MASKED | {"contrastive", "distill", "causal_lm"}
+_ENCODERS = {"classify"} | _TEXTS - {"causal_lm"}
 # Settings that not every task knows, and the tasks that do.
 TASKS: dict[str, set[str]] = {
     **{name: {"classify"} for name in _OF_CLASSIFY},
@@ -27,15 +29,20 @@ TASKS: dict[str, set[str]] = {
     "objective.temperature": {"contrastive"},
     "text.vocabulary": _MASKED | {"contrastive"},
     "data.weight_column": {"classify"},
-    "corpus.shares": _MASKED | {"contrastive", "distill"},
-    "corpus.temperature": _MASKED | {"contrastive", "distill"},
+    "corpus.shares": _TEXTS,
+    "corpus.temperature": _TEXTS,
+    "text.guard": _ENCODERS,
+    "model.words": _ENCODERS,
+    "model.ngrams": _ENCODERS,
+    "model.dropout": _ENCODERS,
+    "model.kv_heads": {"causal_lm"},
 }
 
 
 def check_applicable(recipe: Recipe) -> None:
     """UserError for a setting that is not at its default and that the recipe's task, or another
     setting, leaves without effect."""
-    task, plain = recipe.objective.task, Recipe()
+    task, plain = recipe.objective.task, defaults_of(recipe.objective.task)
     for name in field_names():
         if _value(recipe, name) == _value(plain, name) or task in TASKS.get(name, {task}):
             continue
@@ -46,6 +53,11 @@ def check_applicable(recipe: Recipe) -> None:
     if asked.r_drop and not (recipe.model.dropout or asked.word_dropout):
         raise UserError(
             "objective.r_drop compares two passes by their dropout: model.dropout is 0."
+        )
+    if (task == "causal_lm") != (recipe.text.tokenizer == "byte_bpe"):
+        raise UserError(
+            f"text.tokenizer={recipe.text.tokenizer} does not go with objective.task={task}: "
+            "decoders read bytes (byte_bpe), and encoders words."
         )
     if recipe.model.ngrams and recipe.text.tokenizer != "wordpiece":
         raise UserError("model.ngrams asks for text.tokenizer=wordpiece.")

@@ -5,7 +5,10 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from igla.model.decoder.decoder import Decoder
+from igla.model.decoder.decoder import layer_of as layer_of_decoder
 from igla.model.encoder import SequenceClassifier, layer_of
+from igla.model.parts import Embedding
 from igla.optim import AdamW, build_optimizer
 from igla.recipe import OptimRecipe
 
@@ -17,6 +20,7 @@ def make_optimizer(optim: OptimRecipe, model: Any) -> Optimizer:
     average, which wants all rows in every step, nor where the words' rows are also what is guessed.
     """
     assert optim.learning_rate != "auto"
+    is_decoder = isinstance(model, Decoder)
     optimizer = build_optimizer(
         optim.optimizer,
         model,
@@ -26,13 +30,20 @@ def make_optimizer(optim: OptimRecipe, model: Any) -> Optimizer:
         epsilon=optim.epsilon,
         momentum=optim.momentum,
         layer_decay=optim.layer_decay,
-        layer_of=partial(layer_of, model.config),
+        layer_of=partial(layer_of_decoder if is_decoder else layer_of, model.config),
     )
     if isinstance(optimizer, AdamW) and not optim.ema:
-        embeddings = model.encoder.embeddings
-        tables = [embeddings.word] if isinstance(model, SequenceClassifier) else []
-        if embeddings.ngrams is not None:
-            tables.append(embeddings.ngrams.table)
-        for table in tables:
+        for table in _tables(model):
             table.before_reading = optimizer.by_rows(table.weight)
     return optimizer
+
+
+def _tables(model: Any) -> list[Embedding]:
+    """Those of whose rows a step reads few, and writes no others."""
+    if isinstance(model, Decoder):
+        return [] if model.config.tied else [model.words]
+    embeddings = model.encoder.embeddings
+    tables = [embeddings.word] if isinstance(model, SequenceClassifier) else []
+    if embeddings.ngrams is not None:
+        tables.append(embeddings.ngrams.table)
+    return tables

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from igla.data.corpus import Corpus, load_corpus
 from igla.data.dataset import Dataset, load_dataset
@@ -18,10 +17,6 @@ from igla.data.split import TRAIN, VALIDATION
 from igla.data.store import TokenStore
 from igla.data.windows import SHORTEST, Windows, open_windows
 from igla.errors import UserError
-from igla.model.folder import load_pretrained, read_shape, save_pretrained
-from igla.model.language import MaskedLanguageModel, ReplacedTokenModel
-from igla.model.ngrams import spell
-from igla.model.transplant import by_pieces, by_similarity, shared_tokens
 from igla.objective import Objective
 from igla.recipe import DataRecipe, Recipe
 from igla.sealed import write_durably, write_sealed
@@ -34,17 +29,17 @@ from igla.train.setup import (
     DATA,
     check_base_split,
     check_unchanged,
-    check_vocabulary,
-    shape_of,
     split_note,
 )
+from igla.train.start import Start
 from igla.train.state import load_weights
 from igla.train.task import Ended, Evaluation, Say, Sources
 from igla.train.throughput import Throughput
-from igla.train.vocabulary import TOKENIZER, near_words, open_tokenizer, start_words
+from igla.train.vocabulary import TOKENIZER, open_tokenizer
 
-# Windows that a validation reads at most, and how many of them at once.
+# Windows, and tokens in them, that a validation reads at most, and how many of each at once.
 _VALIDATED, _AT_ONCE = 2048, 64
+_VALIDATED_TOKENS, _TOKENS_AT_ONCE = 1 << 18, 1 << 14
 _DECODED = 10_000
 
 
@@ -79,7 +74,8 @@ class Pretraining:
         encoder = open_tokenizer(
             recipe, _Texts(corpus), _tokenizer_source(recipe, base), folder, say
         )
-        windows = open_windows(corpus, encoder)
+        pretext = PRETEXTS[recipe.objective.task]
+        windows = open_windows(corpus, encoder, pretext.cut(encoder, folder / TOKENIZER))
         content = {
             "fingerprint": corpus.fingerprint,
             "decisions": [asdict(decision) for decision in decisions],
@@ -94,7 +90,8 @@ class Pretraining:
         if windows.short:
             say(f"left out: {windows.short:,} documents of fewer than {SHORTEST} tokens")
         chosen = np.random.default_rng(0).permutation(validation)[:_VALIDATED]
-        pretext = PRETEXTS[recipe.objective.task]
+        read = windows.store.lengths[chosen].cumsum()
+        chosen = chosen[: max(1, np.searchsorted(read, _VALIDATED_TOKENS, "right"))]
         learned = pretext.objective(recipe, encoder)
         return cls(encoder, windows, corpus.names, rows, chosen, base, pretext, learned)
 
@@ -125,73 +122,11 @@ class Pretraining:
 
     def build_model(self, recipe: Recipe, say: Say) -> Any:
         torch.manual_seed(recipe.train.seed)
-        model = self._from_scratch(recipe, say) if self.base is None else self._of_base(recipe, say)
-        spell(model, self.encoder.tokenizer)
+        start = Start(self.encoder, self.store, self.rows, self.base)
+        model = self.pretext.build(recipe, start, say)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         say(f"model {recipe.model.base or recipe.model.size}: {parameters / 1e6:.1f}M parameters")
         return model
-
-    def _from_scratch(self, recipe: Recipe, say: Say) -> Any:
-        model = self.pretext.model(recipe, shape_of(recipe, self.encoder.vocab_size))
-        self._start_guesses(model)
-        if recipe.model.words == "cooccurrence":
-            start_words(model.encoder.embeddings, self.encoder, self.store, self.rows, say)
-        elif recipe.model.words != "random":
-            raise UserError(
-                f"model.words={recipe.model.words} asks for a base: name one by --base."
-            )
-        return model
-
-    def _of_base(self, recipe: Recipe, say: Say) -> Any:
-        assert self.base is not None
-        config = read_shape(self.base, recipe.model.dropout, recipe.model.ngrams)
-        check_vocabulary(load_tokenizer(self.base).get_vocab_size(), config, self.base)
-        model = self.pretext.model(recipe, config)
-        new = load_pretrained(model, self.base)
-        anew = [name for name in new if not name.endswith(".letters")]  # those are spelt below
-        say(f"base {recipe.model.base}: starts anew: {', '.join(anew) or 'nothing'}")
-        if self.encoder.max_length > config.max_positions:
-            raise UserError(f"The base reads {config.max_positions} tokens: lower text.max_length.")
-        if recipe.text.vocabulary == "base":
-            return model
-        moved = self.pretext.model(recipe, replace(config, vocab_size=self.encoder.vocab_size))
-        own = moved.state_dict()
-        kept = {
-            name: value
-            for name, value in model.state_dict().items()
-            if value.shape == own[name].shape
-        }
-        moved.load_state_dict(kept, strict=False)
-        self._start_guesses(moved)
-        with torch.no_grad():
-            old = model.encoder.embeddings.word.weight
-            found = self._moved_words(old, recipe.model.words, say)
-            moved.encoder.embeddings.word.weight.copy_(found)
-        return moved
-
-    def _moved_words(self, old: Tensor, how: str, say: Say) -> Tensor:
-        """The base's embeddings, for the new vocabulary."""
-        assert self.base is not None
-        tokenizer = load_tokenizer(self.base)
-        shared = shared_tokens(self.encoder.tokenizer, tokenizer)
-        share = int((shared >= 0).sum())
-        say(f"vocabulary: {share:,} of {len(shared):,} tokens are the base's too, others by {how}")
-        if how == "similar":
-            guide = near_words(self.encoder, self.store, self.rows, old.shape[1])
-            return by_similarity(old, shared, guide)
-        if how == "pieces":
-            return by_pieces(self.encoder.tokenizer, tokenizer, old, shared)
-        raise UserError("text.vocabulary=new asks for model.words=pieces or model.words=similar.")
-
-    def _start_guesses(self, model: Any) -> None:
-        """Guess by frequency at first: the words' shares need not be learned."""
-        guesser = model.generator if isinstance(model, ReplacedTokenModel) else model
-        if not isinstance(guesser, MaskedLanguageModel):
-            return
-        occurrences = self.store.occurrences(self.rows, self.encoder.vocab_size)
-        with torch.no_grad():
-            guesser.guess.bias.copy_(torch.from_numpy(occurrences + 1).log())
-            guesser.guess.bias.sub_(guesser.guess.bias.logsumexp(0))
 
     def objective(self, recipe: Recipe) -> Objective:
         return self.learned
@@ -205,8 +140,9 @@ class Pretraining:
             torch.cuda.manual_seed(0)
         sums: defaultdict[str, float] = defaultdict(float)
         with torch.no_grad():
-            for start in range(0, len(order), _AT_ONCE):
-                batch = self.store.batch(order[start : start + _AT_ONCE]).to(device)
+            at_once = max(1, min(_AT_ONCE, _TOKENS_AT_ONCE // self.encoder.max_length))
+            for start in range(0, len(order), at_once):
+                batch = self.store.batch(order[start : start + at_once]).to(device)
                 loss = self.learned.loss(model, batch)
                 sums["loss"] += loss.sum.item()
                 sums["count"] += loss.count.item()
@@ -220,6 +156,7 @@ class Pretraining:
             "validation_loss" if name == "loss" else name: value / count
             for name, value in sums.items()
         }
+        figures = self.pretext.figures(figures)
         said = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.items())
         return Evaluation(figures, said)
 
@@ -228,7 +165,7 @@ class Pretraining:
         model: Any = ended.model
 
         def write(folder: Path) -> None:
-            save_pretrained(folder, model, model.config, self.encoder.pad_token_id)
+            self.pretext.save(folder, model, self.encoder, ended.folder / TOKENIZER, self.base)
             save_tokenizer(folder, self.encoder, ended.folder / TOKENIZER)
 
         write_sealed(ended.folder / MODEL, write)

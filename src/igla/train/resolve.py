@@ -6,6 +6,8 @@ from igla.train.precision import Precision
 # The published rate for a pretrained base (Devlin et al. 2019), and one at which a model that
 # starts from random weights learns: at 3e-4 some seeds do so late or not at all (docs/log.md).
 BASE_RATE, SCRATCH_RATE = 2e-5, 2e-4
+# Decoders normalise before each part and not after it, and bear more.
+DECODER_RATE = 1e-3
 EPOCHS, WARMUP = 3, 100
 # Under so many steps a model has hardly left its start, however often it could see few rows.
 FEWEST_STEPS, MOST_EPOCHS = 300, 20
@@ -28,7 +30,8 @@ def resolve(
             said.append(f"{epochs} epochs, since {rows} rows make {steps_per_epoch} steps in each")
     if recipe.optim.learning_rate == "auto":
         scratch = recipe.model.base is None
-        changes["optim__learning_rate"] = SCRATCH_RATE if scratch else BASE_RATE
+        from_scratch = DECODER_RATE if recipe.objective.task == "causal_lm" else SCRATCH_RATE
+        changes["optim__learning_rate"] = from_scratch if scratch else BASE_RATE
         why = "the model starts from scratch" if scratch else "the base is pretrained"
         said.append(f"learning rate {changes['optim__learning_rate']:g}, since {why}")
     if recipe.optim.warmup_steps == "auto":

@@ -21,6 +21,7 @@ from rich.console import Console
 from igla.data.mixture import MixturePlan
 from igla.data.plan import DataPlan, Plan
 from igla.errors import UserError
+from igla.model.decoder import Decoder
 from igla.model.encoder import Encoder
 from igla.model.folder import read_json
 from igla.model.parts import Embedding
@@ -216,7 +217,7 @@ def _start(
     write_durably(folder / RECIPE, recipe.to_yaml())
     model = task.build_model(recipe, say)
     for module in model.modules():
-        if isinstance(module, Encoder):  # a generator has one of its own
+        if isinstance(module, Encoder | Decoder):  # a generator has an encoder of its own
             module.compute_dtype = precision.dtype
             module.checkpoint_activations = recipe.train.activation_checkpointing
     model.to(device)

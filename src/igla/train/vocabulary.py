@@ -11,6 +11,7 @@ import torch
 from igla.data.cache import cached_folder
 from igla.data.store import TokenStore
 from igla.model.cooccurrence import VERSION, cooccurrence_embeddings
+from igla.model.decoder.folder import read_decoder_config
 from igla.model.encoder import Embeddings
 from igla.model.families import read_config
 from igla.model.folder import read_json
@@ -18,6 +19,7 @@ from igla.recipe import Recipe
 from igla.sealed import BrokenSeal, check_sealed, write_sealed
 from igla.text.tokenizer import (
     TextEncoder,
+    bytes_vocabulary_for,
     guard_tokenizer,
     load_tokenizer,
     save_tokenizer,
@@ -86,7 +88,9 @@ def _new_tokenizer(
         return TextEncoder(tokenizer, _max_length(recipe, base))
     size = recipe.text.vocab_size
     if size == "auto":
-        size = vocabulary_for(sum(len(text.split()) for text in texts))
+        words = sum(len(text.split()) for text in texts)
+        decoder = recipe.text.tokenizer == "byte_bpe"
+        size = bytes_vocabulary_for(words) if decoder else vocabulary_for(words)
     tokenizer = train_tokenizer(
         recipe.text.tokenizer,
         texts,
@@ -101,5 +105,7 @@ def _new_tokenizer(
 def _max_length(recipe: Recipe, base: Path | None) -> int:
     if base is None:
         return recipe.text.max_length
+    if recipe.objective.task == "causal_lm":
+        return min(recipe.text.max_length, read_decoder_config(base).max_positions)
     config = read_config(read_json(base / "config.json"), str(base))
     return min(recipe.text.max_length, config.max_positions)

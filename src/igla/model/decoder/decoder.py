@@ -99,3 +99,13 @@ class Decoder(nn.Module):
             # `apply` comes to the layer after its parts.
             for last in (module.attention.out, module.ffn.down):
                 nn.init.normal_(last.weight, std=std / (2 * self.config.layers) ** 0.5)
+
+
+def layer_of(config: DecoderConfig, name: str) -> int:
+    """Depth of a parameter of Decoder: 0 words and positions, 1… layers, then the last norm and an
+    untied head."""
+    if name.startswith(("words.", "positions.")):
+        return 0
+    if name.startswith("layers."):
+        return int(name.split(".")[1]) + 1
+    return config.layers + 1

@@ -24,9 +24,9 @@ inline int64_t draw(const A* weights, int64_t classes, A wanted) {
   return classes - 1;
 }
 
-// logits [rows, classes], bias [classes], targets [rows], chances [rows] in [0, 1). Writes the
-// losses [rows], the class that each chance draws [rows], and the gradients of the logits over
-// them.
+// logits [rows, classes], bias [classes] or none, targets [rows], chances [rows] in [0, 1) or none.
+// Writes the losses [rows], the class that each chance draws [rows], and the gradients of the
+// logits over them.
 template <class T>
 void softmax_gradient(T* logits, const Acc<T>* bias, const int64_t* targets, const Acc<T>* chances,
                       Acc<T>* losses, int64_t* drawn, int64_t rows, int64_t classes) {
@@ -41,7 +41,7 @@ void softmax_gradient(T* logits, const Acc<T>* bias, const int64_t* targets, con
       A largest = -INFINITY, sum = 0;
 #pragma omp simd reduction(max : largest)
       for (int64_t c = 0; c < classes; c++) {
-        z[c] = load(line[c]) + bias[c];
+        z[c] = load(line[c]) + (bias ? bias[c] : A(0));
         largest = z[c] > largest ? z[c] : largest;
       }
       const A target = z[targets[row]];
@@ -50,7 +50,7 @@ void softmax_gradient(T* logits, const Acc<T>* bias, const int64_t* targets, con
         sum += z[c];
       }
       losses[row] = largest + std::log(sum) - target;
-      drawn[row] = draw(z, classes, chances[row] * sum);
+      if (chances) drawn[row] = draw(z, classes, chances[row] * sum);
       const A inverse = 1 / sum;
       const A at_target = z[targets[row]] * inverse - 1;
       SIMD for (int64_t c = 0; c < classes; c++)
