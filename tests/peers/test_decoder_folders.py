@@ -23,6 +23,7 @@ SHAPE = dict(
     head_dim=12,
 )
 GPT2 = dict(vocab_size=300, n_embd=48, n_layer=3, n_head=4, n_positions=80)
+QWEN3_MOE = dict(num_experts=5, num_experts_per_tok=2, moe_intermediate_size=24, head_dim=16)
 ROPE = {"rope_theta": 500.0}
 LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
               original_max_position_embeddings=40)  # fmt: skip
@@ -57,6 +58,19 @@ FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
         SHAPE | {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1},
     ),
     "qwen3": (transformers.Qwen3Config, SHAPE | {"head_dim": 16}),
+    "mixtral": (transformers.MixtralConfig, SHAPE | {"num_local_experts": 4}),
+    "mixtral with a window": (
+        transformers.MixtralConfig,
+        SHAPE | {"num_local_experts": 5, "num_experts_per_tok": 3, "sliding_window": 7},
+    ),
+    "qwen3_moe, softmax then top-k": (
+        transformers.Qwen3MoeConfig,
+        SHAPE | QWEN3_MOE | {"norm_topk_prob": False},
+    ),
+    "qwen3_moe, top-k then softmax": (
+        transformers.Qwen3MoeConfig,
+        SHAPE | QWEN3_MOE | {"norm_topk_prob": True},
+    ),
     "gpt2": (transformers.GPT2Config, GPT2),
     "gpt2 untied, narrow": (
         transformers.GPT2Config,

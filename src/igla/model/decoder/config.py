@@ -52,6 +52,29 @@ Scaling = LinearScaling | DynamicScaling | YarnScaling | Llama3Scaling
 
 
 @dataclass(frozen=True)
+class ExpertsConfig:
+    """A mixture of experts in place of each layer's feed-forward part; each is of its width.
+
+    count   how many there are, of which a token goes to `chosen`
+    weights among_chosen: of a token's experts add up to 1, the softmax of their logits alone (top-k
+            then softmax, as in Mixtral); among_all: as the softmax of all gives them (softmax then
+            top-k, as in OLMoE)
+    shared  experts that every token goes to besides
+    biased  whether the choice is balanced by a bias on each expert (see experts.Router)
+    """
+
+    count: int
+    chosen: int
+    weights: Literal["among_chosen", "among_all"] = "among_chosen"
+    shared: int = 0
+    biased: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.chosen <= self.count:
+            raise UserError(f"A token cannot go to {self.chosen} of {self.count} experts.")
+
+
+@dataclass(frozen=True)
 class DecoderConfig:
     """Shape of a decoder; what is special in a family is a field here.
 
@@ -64,6 +87,7 @@ class DecoderConfig:
     feed_forward     a name in feed_forward.FEED_FORWARDS
     norm_placement   pre: x + f(norm(x)), and a norm after the last layer; post: norm(x + f(x))
     tied             whether the head is the table of words
+    experts          a mixture of experts in every layer; None: one feed-forward part
     """
 
     vocab_size: int
@@ -88,6 +112,7 @@ class DecoderConfig:
     out_bias: bool = False
     ffn_bias: bool = False
     tied: bool = False
+    experts: ExpertsConfig | None = None
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:

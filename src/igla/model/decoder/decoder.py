@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from igla.model.decoder.attention import Attend, Attention
 from igla.model.decoder.config import DecoderConfig
+from igla.model.decoder.experts import ExpertLinear, Experts, Router, Routings
 from igla.model.decoder.feed_forward import FeedForward
 from igla.model.decoder.norm import norm
 from igla.model.decoder.position import Rotation, rotation
@@ -29,16 +30,23 @@ class Layer(nn.Module):
         self.attention_norm = norm(config)
         self.attention = Attention(config, layer)
         self.ffn_norm = norm(config)
-        self.ffn = FeedForward(config)
+        mixture = config.experts
+        self.ffn = FeedForward(config) if mixture is None else Experts(config, mixture, layer)
 
-    def forward(self, x_TH: Tensor, turn: Rotation | None, attend: Attend) -> Tensor:
+    def forward(
+        self, x_TH: Tensor, turn: Rotation | None, attend: Attend, routings: Routings | None = None
+    ) -> Tensor:
         if self.post:
             x_TH = self.attention_norm(x_TH + self.attention(x_TH, turn, attend))
-            after_TH: Tensor = self.ffn_norm(x_TH + self.ffn(x_TH))
+            after_TH: Tensor = self.ffn_norm(x_TH + self._feed_forward(x_TH, routings))
             return after_TH
         x_TH = x_TH + self.attention(self.attention_norm(x_TH), turn, attend)
-        sum_TH: Tensor = x_TH + self.ffn(self.ffn_norm(x_TH))
-        return sum_TH
+        return x_TH + self._feed_forward(self.ffn_norm(x_TH), routings)
+
+    def _feed_forward(self, x_TH: Tensor, routings: Routings | None) -> Tensor:
+        result: Tensor
+        result = self.ffn(x_TH, routings) if isinstance(self.ffn, Experts) else self.ffn(x_TH)
+        return result
 
 
 class Decoder(nn.Module):
@@ -57,10 +65,17 @@ class Decoder(nn.Module):
         self.head = None if config.tied else Linear(config.hidden_size, config.vocab_size, False)
         self.apply(self._init_weights)
 
-    def forward(self, tokens_T: Tensor, positions_T: Tensor, attend: Attend) -> Tensor:
+    def forward(
+        self,
+        tokens_T: Tensor,
+        positions_T: Tensor,
+        attend: Attend,
+        routings: Routings | None = None,
+    ) -> Tensor:
         """Hidden states after the last norm [T, H].
 
-        attend  is asked once a layer, in order, with that layer's queries, keys and values
+        attend    is asked once a layer, in order, with that layer's queries, keys and values
+        routings  where layers note what their routers decide, if they have any
         """
         x_TH = self.words(tokens_T)
         if self.positions is not None:
@@ -69,9 +84,9 @@ class Decoder(nn.Module):
         turn = rotation(self.config, positions_T) if self.config.position == "rope" else None
         for layer in self.layers:
             if self.checkpoint_activations and self.training:
-                x_TH = checkpoint(layer, x_TH, turn, attend, use_reentrant=False)
+                x_TH = checkpoint(layer, x_TH, turn, attend, routings, use_reentrant=False)
             else:
-                x_TH = layer(x_TH, turn, attend)
+                x_TH = layer(x_TH, turn, attend, routings)
         return x_TH if self.norm is None else self.norm(x_TH)
 
     def logits(self, x_TH: Tensor) -> Tensor:
@@ -93,7 +108,7 @@ class Decoder(nn.Module):
             nn.init.normal_(module.weight, std=std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Embedding):
+        elif isinstance(module, nn.Embedding | Router | ExpertLinear):
             nn.init.normal_(module.weight, std=std)
         elif isinstance(module, Layer):
             # `apply` comes to the layer after its parts.

@@ -8,6 +8,7 @@ from igla.model.decoder.config import DecoderConfig
 from igla.model.decoder.family import Family
 from igla.model.decoder.gpt2 import GPT2
 from igla.model.decoder.llama import LLAMA, MISTRAL, QWEN2, QWEN3
+from igla.model.decoder.mixtral import MIXTRAL, QWEN3_MOE
 
 FAMILIES: dict[str, Family] = {
     "llama": LLAMA,
@@ -15,6 +16,8 @@ FAMILIES: dict[str, Family] = {
     "qwen2": QWEN2,
     "qwen3": QWEN3,
     "gpt2": GPT2,
+    "mixtral": MIXTRAL,
+    "qwen3_moe": QWEN3_MOE,
 }
 
 

@@ -1,7 +1,7 @@
 """What has to be known of an architecture of Hugging Face to read and write its folders."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from igla.errors import UserError
@@ -10,13 +10,25 @@ from igla.model.decoder.config import DecoderConfig
 
 @dataclass(frozen=True)
 class Place:
-    """Where a folder keeps one of our modules: in which of theirs, as which of how many equal parts
-    of its outputs, and whether its matrices are [inputs, outputs]."""
+    """Where a folder keeps one of our modules.
 
-    module: str
+    module      theirs
+    part        which of how many equal parts of its outputs is ours
+    transposed  whether its matrices are [inputs, outputs]
+    experts     of matrices for experts, in place of module: the modules of expert {e} that are ours
+                one above the other
+    """
+
+    module: str = ""
     part: int = 0
     parts: int = 1
     transposed: bool = False
+    experts: tuple[str, ...] = ()
+
+    def of_layer(self, layer: str) -> "Place":
+        """The same with the layer's number in it."""
+        module, *experts = (name.replace("{i}", layer) for name in (self.module, *self.experts))
+        return replace(self, module=module, experts=tuple(experts))
 
 
 @dataclass(frozen=True)

@@ -40,11 +40,11 @@ FEED_FORWARDS = {
 
 
 class FeedForward(nn.Module):
-    """down(f(up(x))), or down(f(gate(x)) ∘ up(x))."""
+    """down(f(up(x))), or down(f(gate(x)) ∘ up(x)); of the config's width if none is given."""
 
-    def __init__(self, config: DecoderConfig):
+    def __init__(self, config: DecoderConfig, width: int | None = None):
         super().__init__()
-        activation, width = FEED_FORWARDS[config.feed_forward], config.intermediate_size
+        activation, width = FEED_FORWARDS[config.feed_forward], width or config.intermediate_size
         self.function = activation.function
         self.gate = Linear(config.hidden_size, width, config.ffn_bias) if activation.gated else None
         self.up = Linear(config.hidden_size, width, config.ffn_bias)

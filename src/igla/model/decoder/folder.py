@@ -85,15 +85,27 @@ def save_decoder(folder: Path, model: Decoder, content: Mapping[str, Any] | None
 def their_tensors(state: Mapping[str, Tensor], family: Family) -> dict[str, Tensor]:
     """Weights under the family's names, as it keeps them."""
     parts: dict[tuple[str, bool], dict[int, Tensor]] = defaultdict(dict)
+    tensors: dict[str, Tensor] = {}
     for name, value in state.items():
         place, kind = _place(name, family)
+        if place.experts:
+            tensors |= _of_experts(place, kind, value)
+            continue
         transposed = place.transposed and value.ndim == 2
         parts[f"{place.module}.{kind}", transposed][place.part] = value.detach().cpu()
-    tensors = {}
     for (name, transposed), found in parts.items():
         whole = torch.cat([found[part] for part in sorted(found)]) if len(found) > 1 else found[0]
         tensors[name] = (whole.t() if transposed else whole).contiguous()
     return tensors
+
+
+def _of_experts(place: Place, kind: str, value_EOI: Tensor) -> dict[str, Tensor]:
+    """Their matrices one by one: in a folder they are tensors of their own."""
+    return {
+        f"{module.replace('{e}', str(expert))}.{kind}": part.detach().cpu().clone()
+        for expert, matrix_OI in enumerate(value_EOI)
+        for module, part in zip(place.experts, matrix_OI.chunk(len(place.experts)), strict=True)
+    }
 
 
 class _Tensors:
@@ -109,8 +121,10 @@ class _Tensors:
 
     def part(self, place: Place, kind: str, shape: torch.Size) -> Tensor:
         """What the folder keeps at a place, of the shape that is expected."""
-        full = f"{place.module}.{kind}"
-        name = full.removeprefix(self.prefix)
+        if place.experts:
+            each = torch.Size((shape[1] // len(place.experts), shape[2]))
+            return torch.stack([self._expert(place, e, kind, each) for e in range(shape[0])])
+        name = f"{place.module}.{kind}".removeprefix(self.prefix)
         if name not in self.files:
             raise UserError(f"{self.folder} lacks the weight {name}.")
         self.asked.add(name)
@@ -125,6 +139,10 @@ class _Tensors:
                 f"but config.json asks for {list(shape)}."
             )
         return value
+
+    def _expert(self, place: Place, expert: int, kind: str, shape: torch.Size) -> Tensor:
+        modules = (module.replace("{e}", str(expert)) for module in place.experts)
+        return torch.cat([self.part(Place(module), kind, shape) for module in modules])
 
     def unused(self, *, tied: bool) -> list[str]:
         """Names of tensors that nobody has asked for and that are not known to be idle."""
@@ -164,4 +182,4 @@ def _place(name: str, family: Family) -> tuple[Place, str]:
     module, _, kind = name.rpartition(".")
     layer = module.split(".")[1] if module.startswith("layers.") else ""
     place = family.places[module.replace(f"layers.{layer}.", "layers.{i}.", 1)]
-    return Place(place.module.format(i=layer), place.part, place.parts, place.transposed), kind
+    return place.of_layer(layer), kind

@@ -9,7 +9,7 @@ from igla.model.decoder.config import DecoderConfig
 from igla.model.decoder.family import Family, Place, choice, needed, spelt
 from igla.model.decoder.rope_fields import read_rope, write_rope
 
-_PLACES = {
+PLACES = {
     "words": Place("model.embed_tokens"),
     "layers.{i}.attention.q": Place("model.layers.{i}.self_attn.q_proj"),
     "layers.{i}.attention.k": Place("model.layers.{i}.self_attn.k_proj"),
@@ -30,7 +30,7 @@ _ALIKE = _ACTIVATIONS | {"swish": "swiglu", "gelu_new": "geglu_tanh"}
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 
 
-def _read(content: Mapping[str, Any], where: str) -> DecoderConfig:
+def read_common(content: Mapping[str, Any], where: str) -> DecoderConfig:
     """What the four have in common; each adds its own."""
     heads = needed(content, "num_attention_heads", where)
     hidden = needed(content, "hidden_size", where)
@@ -52,7 +52,7 @@ def _read(content: Mapping[str, Any], where: str) -> DecoderConfig:
     )
 
 
-def _write(config: DecoderConfig) -> dict[str, Any]:
+def write_common(config: DecoderConfig) -> dict[str, Any]:
     return {
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
@@ -72,7 +72,7 @@ def _write(config: DecoderConfig) -> dict[str, Any]:
 def _read_llama(content: Mapping[str, Any], where: str) -> DecoderConfig:
     bias = bool(content.get("attention_bias"))
     return replace(
-        _read(content, where),
+        read_common(content, where),
         qkv_bias=bias,
         out_bias=bias,
         ffn_bias=bool(content.get("mlp_bias")),
@@ -80,25 +80,25 @@ def _read_llama(content: Mapping[str, Any], where: str) -> DecoderConfig:
 
 
 def _write_llama(config: DecoderConfig) -> dict[str, Any]:
-    return _write(config) | {"attention_bias": config.qkv_bias, "mlp_bias": config.ffn_bias}
+    return write_common(config) | {"attention_bias": config.qkv_bias, "mlp_bias": config.ffn_bias}
 
 
 def _read_mistral(content: Mapping[str, Any], where: str) -> DecoderConfig:
-    return replace(_read(content, where), sliding_window=content.get("sliding_window"))
+    return replace(read_common(content, where), sliding_window=content.get("sliding_window"))
 
 
 def _write_mistral(config: DecoderConfig) -> dict[str, Any]:
-    return _write(config) | {"sliding_window": config.sliding_window}
+    return write_common(config) | {"sliding_window": config.sliding_window}
 
 
 def _read_qwen2(content: Mapping[str, Any], where: str) -> DecoderConfig:
-    return replace(_with_window(_read(content, where), content, where), qkv_bias=True)
+    return replace(_with_window(read_common(content, where), content, where), qkv_bias=True)
 
 
 def _read_qwen3(content: Mapping[str, Any], where: str) -> DecoderConfig:
     bias = bool(content.get("attention_bias"))
     # Its own width of a head, whatever the hidden size.
-    common = _read({"head_dim": 128} | dict(content), where)
+    common = read_common({"head_dim": 128} | dict(content), where)
     config = _with_window(common, content, where)
     return replace(config, qkv_bias=bias, out_bias=bias, qk_norm=True)
 
@@ -121,7 +121,7 @@ def _with_window(config: DecoderConfig, content: Mapping[str, Any], where: str) 
 
 
 def _write_qwen2(config: DecoderConfig) -> dict[str, Any]:
-    return _write(config) | {
+    return write_common(config) | {
         "use_sliding_window": config.sliding_window is not None,
         "sliding_window": config.sliding_window,
         "layer_types": [
@@ -131,7 +131,7 @@ def _write_qwen2(config: DecoderConfig) -> dict[str, Any]:
 
 
 _IGNORED = (".rotary_emb.inv_freq",)
-LLAMA = Family("LlamaForCausalLM", "model.", _PLACES, _read_llama, _write_llama, _IGNORED)
-MISTRAL = Family("MistralForCausalLM", "model.", _PLACES, _read_mistral, _write_mistral, _IGNORED)
-QWEN2 = Family("Qwen2ForCausalLM", "model.", _PLACES, _read_qwen2, _write_qwen2, _IGNORED)
-QWEN3 = Family("Qwen3ForCausalLM", "model.", _PLACES, _read_qwen3, _write_qwen3, _IGNORED)
+LLAMA = Family("LlamaForCausalLM", "model.", PLACES, _read_llama, _write_llama, _IGNORED)
+MISTRAL = Family("MistralForCausalLM", "model.", PLACES, _read_mistral, _write_mistral, _IGNORED)
+QWEN2 = Family("Qwen2ForCausalLM", "model.", PLACES, _read_qwen2, _write_qwen2, _IGNORED)
+QWEN3 = Family("Qwen3ForCausalLM", "model.", PLACES, _read_qwen3, _write_qwen3, _IGNORED)
