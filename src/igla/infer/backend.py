@@ -104,7 +104,7 @@ class Backend(Protocol):
     def forward(
         self, tokens: np.ndarray, positions: np.ndarray, sequences: Sequence[Rows]
     ) -> Tensor:
-        """Logits [Σ wanted, V] float32, on the processor: of each sequence in turn, its rows' order.
+        """Logits [Σ wanted, V], float32 on the processor, in the order of the rows.
 
         tokens, positions  [T] int64, the sequences' rows one after another, T = Σ count
 
