@@ -1,5 +1,6 @@
 """What every engine of generation has to do: one suite for all of them."""
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -92,7 +93,7 @@ def test_a_text_in_pieces_has_the_logits_of_the_whole(backend: Backend, close: C
         sequence = backend.kv_cache().open()
         pieces = [
             committed(backend, sequence, tokens[start:stop])
-            for start, stop in zip(cuts[:-1], cuts[1:], strict=True)
+            for start, stop in itertools.pairwise(cuts)
         ]
         close(torch.cat(pieces), expected)
         backend.kv_cache().close(sequence)

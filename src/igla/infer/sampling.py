@@ -153,10 +153,10 @@ class Sampler:
 
 def _likeliest(p_V: Tensor, mass: float) -> Tensor:
     """Which of the likeliest tokens make up a mass, one at least [V] bool."""
-    head = p_V.topk(min(_HEAD, len(p_V)))
-    if head.values.sum() < mass:
-        head = p_V.sort(descending=True, stable=True)
-    return _first_to_reach(p_V, head.values, head.indices, mass)
+    ordered, tokens = p_V.topk(min(_HEAD, len(p_V)))
+    if ordered.sum() < mass:
+        ordered, tokens = p_V.sort(descending=True, stable=True)
+    return _first_to_reach(p_V, ordered, tokens, mass)
 
 
 def _typical(p_V: Tensor, mass: float) -> Tensor:

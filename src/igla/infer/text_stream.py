@@ -34,10 +34,8 @@ class TextStream:
             given, self._held = self._held[:place], ""
             return given
         keep = max((_overlap(self._held, one) for one in self._stop), default=0)
-        given, self._held = (
-            self._held[: len(self._held) - keep],
-            self._held[len(self._held) - keep :],
-        )
+        certain = len(self._held) - keep
+        given, self._held = self._held[:certain], self._held[certain:]
         return given
 
     def finish(self) -> str:

@@ -34,7 +34,7 @@ class TorchBackend:
         self.model = model.eval().requires_grad_(False)
         config = model.config
         self.vocab_size = config.vocab_size
-        self.max_positions = config.max_positions
+        self.max_positions: int | None = config.max_positions
         self.device = model.words.weight.device
         self._cache = PagedKVCache(
             needed(cache_tokens),
@@ -99,14 +99,17 @@ def wanted_rows(sequences: Sequence[Rows]) -> Tensor:
 
 @dataclass(frozen=True)
 class _Span:
-    """A sequence's rows in the forward: numbers from start to stop, the first `committed` of which
-    are written to the last slots of `slots`; [S, P] how far each is behind what it may attend to."""
+    """A sequence's rows in the forward.
+
+    start, stop  their numbers; the first `committed` are written to the last of `slots`
+    behind       [S, P] how far what there is lies behind each row, in physical order
+    """
 
     start: int
     stop: int
     committed: int
     slots: Tensor
-    behind_SP: Tensor
+    behind: Tensor
 
 
 class PagedAttention:
@@ -147,26 +150,29 @@ class PagedAttention:
         keys, values = self._cache.keys[layer], self._cache.values[layer]
         out_TND = torch.empty_like(query_TND)
         for index, span in enumerate(self._spans):
-            middle = span.start + span.committed
             both_KPD = []
             for pool, new_TKD in ((keys, key_TKD), (values, value_TKD)):
-                new_KSD = new_TKD.transpose(0, 1)
+                new_KSD = new_TKD[span.start : span.stop].transpose(0, 1)
                 if span.committed:
                     fresh = span.slots[len(span.slots) - span.committed :]
-                    pool.index_copy_(1, fresh, new_KSD[:, span.start : middle])
+                    pool.index_copy_(1, fresh, new_KSD[:, : span.committed])
                 kept_KPD = pool.index_select(1, span.slots)
-                both_KPD.append(torch.cat([kept_KPD, new_KSD[:, middle : span.stop]], dim=1))
-            out_TND[span.start : span.stop] = F.scaled_dot_product_attention(
-                query_TND[span.start : span.stop].transpose(0, 1)[None],
-                *(each[None] for each in both_KPD),
+                both_KPD.append(torch.cat([kept_KPD, new_KSD[:, span.committed :]], dim=1))
+            query_NSD = query_TND[span.start : span.stop].transpose(0, 1)
+            key_KPD, value_KPD = both_KPD
+            out_NSD = F.scaled_dot_product_attention(
+                query_NSD[None],
+                key_KPD[None],
+                value_KPD[None],
                 attn_mask=self._mask(layer, index),
                 enable_gqa=True,
-            )[0].transpose(0, 1)
+            )[0]
+            out_TND[span.start : span.stop] = out_NSD.transpose(0, 1)
         return out_TND
 
     def _mask(self, layer: int, index: int) -> Tensor:
         """[S, P] bool, or [N, S, P] that is added to the scores."""
-        behind_SP, window = self._spans[index].behind_SP, self._config.window(layer)
+        behind_SP, window = self._spans[index].behind, self._config.window(layer)
         seen_SP = behind_SP >= 0
         if window is not None:
             seen_SP &= behind_SP < window
