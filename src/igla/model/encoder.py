@@ -85,11 +85,18 @@ class Layer(nn.Module):
         """What forward gives for each sequence's first token [B, H], and nothing computed for
         the others but their keys and values."""
         heads, first_B = self.config.heads, layout.cu_seqlens[:-1]
-        q_BH, kv_T2H = project_first(x_TH, first_B, self.qkv.weight)
+        q_BH, kv_T2H = self._first_products(x_TH, first_B)
         q_BND = q_BH.view(len(q_BH), heads, -1)
         kv_T2ND = kv_T2H.view(len(kv_T2H), 2, heads, -1)
         a_BH = attend_once(q_BND, kv_T2ND, self.qkv.bias, layout, self._attention_dropout)
         return self._after_attention(a_BH, x_TH[first_B])
+
+    def _first_products(self, x_TH: Tensor, first_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries of some tokens, keys and values of all, without their bias."""
+        if self.qkv.plain:
+            return project_first(x_TH, first_B, self.qkv.weight)
+        qkv_TI = self.qkv.product(x_TH)
+        return qkv_TI[first_B, : self.config.hidden_size], qkv_TI[:, self.config.hidden_size :]
 
     @property
     def _attention_dropout(self) -> float:
@@ -104,7 +111,8 @@ class Layer(nn.Module):
     def _feed_forward(self, x_TH: Tensor) -> Tensor:
         """All of it but the last bias."""
         kernel = GELU_KERNELS.get(self.config.activation)
-        if kernel and native.runs(x_TH, parameters=[self.up.bias]):
+        plain = self.up.plain and self.down.plain
+        if kernel and plain and native.runs(x_TH, parameters=[self.up.bias]):
             return feed_forward(x_TH, self.up.weight, self.up.bias, self.down.weight, kernel)
         return self.down.product(self.activation(self.up(x_TH)))
 

@@ -181,7 +181,7 @@ def their_tensors(state: Mapping[str, Tensor], family: Family) -> dict[str, Tens
     """Weights under the family's names."""
     tensors = {}
     for name, value in state.items():
-        targets = _their_names(name, family)
+        targets = their_names(name, family)
         for target, part in zip(targets, value.chunk(len(targets)), strict=True):
             tensors[target] = part.detach().cpu().contiguous().clone()
     return tensors
@@ -259,7 +259,7 @@ def _their_classes(tensors: Mapping[str, Tensor], family: Family) -> int | None:
     return None if weight is None else len(weight)
 
 
-def _their_names(name: str, family: Family) -> tuple[str, ...]:
+def their_names(name: str, family: Family) -> tuple[str, ...]:
     module, _, kind = name.rpartition(".")
     layer = module.split(".")[2] if module.startswith("encoder.layers.") else ""
     pattern = module.replace(f".layers.{layer}.", ".layers.{i}.")
@@ -275,7 +275,7 @@ def _translate(
     ours: dict[str, Tensor] = {}
     used: set[str] = set()
     for name, parameter in state.items():
-        sources = _their_names(name, family)
+        sources = their_names(name, family)
         if not all(source in theirs for source in sources):
             continue
         value = torch.cat([theirs[source] for source in sources])

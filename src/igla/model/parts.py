@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -20,23 +20,58 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+class Adapter(Protocol):
+    """What is attached to a layer from outside and changes what it gives (see igla.adapt).
+
+    active  names of what does so now; none: the layer is as it would be alone
+    """
+
+    active: tuple[str, ...]
+
+    def __call__(self, layer: Any, input: Tensor, output: Tensor) -> Tensor:
+        """What the layer, without its bias, gives for an input in place of `output`."""
+
+    def whole_weight(self, layer: Any) -> Tensor:
+        """The matrix with which the layer alone would give that."""
+
+
 class Linear(nn.Linear):
     """A linear layer that computes in its input's type: its float32 weights are cast to it.
 
     This takes the place of autocast: the activation's type is chosen once, where the embeddings
     end, and everything after follows. The weights' gradient has the activation's type too.
+
+    adapter  what changes the product from outside (see Adapter); None: nothing
     """
 
     def __init__(self, inputs: int, outputs: int, bias: bool = True):
         super().__init__(inputs, outputs, bias)
         self.weight.grad_dtype = None  # any, see ops.linear
+        self.adapter: Adapter | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether an operation may take `weight` itself in place of the product."""
+        return self.adapter is None or not self.adapter.active
 
     def forward(self, input: Tensor) -> Tensor:
-        return linear(input, self.weight, self.bias)
+        if self.plain:
+            return linear(input, self.weight, self.bias)
+        y = self.product(input)
+        return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def product(self, input: Tensor) -> Tensor:
         """x·Wᵀ, for an operation that adds the bias itself."""
+        y = self.times_weight(input)
+        return y if self.adapter is None else self.adapter(self, input, y)
+
+    def times_weight(self, input: Tensor) -> Tensor:
+        """The product without what an adapter makes of it."""
         return linear(input, self.weight, None)
+
+    def whole_weight(self) -> Tensor:
+        """The matrix that `product` multiplies by, for an operation that needs it as one."""
+        return self.weight if self.adapter is None else self.adapter.whole_weight(self)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -58,15 +93,22 @@ class Embedding(nn.Embedding):
 
     before_reading  what the optimizer wants to do to rows that are about to be read (see
                     optim.AdamW.by_rows); with it, the gradient is sparse. None: an ordinary table
+    adapter         what changes the rows from outside (see Adapter); None: nothing
     """
 
     before_reading: Callable[[Tensor], None] | None = None
+
+    def __init__(self, rows: int, width: int):
+        super().__init__(rows, width)
+        self.adapter: Adapter | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has a weight of its own, which no optimizer has been told of.
         return self.__dict__ | {"before_reading": None}
 
     def forward(self, input: Tensor) -> Tensor:
+        if self.adapter is not None:
+            return self.adapter(self, input, super().forward(input))
         if self.before_reading is None:
             return super().forward(input)
         self.before_reading(input)

@@ -54,7 +54,6 @@ def column_sums(x_TI: Tensor) -> Tensor:
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.biased = bias is not None
         x, weight = x.contiguous(), narrow(weight, x.dtype)
         ctx.save_for_backward(x, weight)
         y = times_transposed(x, weight)
@@ -67,7 +66,7 @@ class _Linear(torch.autograd.Function):
         dy = dy.contiguous()
         dx = times(dy, weight) if ctx.needs_input_grad[0] else None
         dweight = transposed_times(dy, x) if ctx.needs_input_grad[1] else None
-        return dx, dweight, column_sums(dy) if ctx.biased else None
+        return dx, dweight, column_sums(dy) if ctx.needs_input_grad[2] else None
 
 
 class _FirstProjection(torch.autograd.Function):

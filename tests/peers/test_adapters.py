@@ -1,0 +1,248 @@
+"""Adapter folders, either way round, with PEFT as the witness."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peft
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from igla.adapt import AdapterConfig, attach, load_adapter, save_adapter, targets_of
+from igla.adapt.base import Base, digest_of
+from igla.data.batch import pack
+from igla.errors import UserError
+from igla.model.folder import load_classifier
+
+pytestmark = [
+    # PEFT's own, about names of transformers' and about settings that are meant.
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*target_modules:"),
+    pytest.mark.filterwarnings("ignore:.*save_embedding_layers:"),
+]
+SHAPE = dict(
+    vocab_size=100,
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=64,
+    max_position_embeddings=40,
+    num_labels=3,
+)
+DISTIL_SHAPE = dict(
+    vocab_size=100, dim=32, n_layers=2, n_heads=4, hidden_dim=64,
+    max_position_embeddings=40, num_labels=3,
+)  # fmt: skip
+ENCODERS: dict[str, Any] = {
+    "bert": lambda: transformers.BertForSequenceClassification(transformers.BertConfig(**SHAPE)),
+    "roberta": lambda: transformers.RobertaForSequenceClassification(
+        transformers.RobertaConfig(**SHAPE)
+    ),
+    "distilbert": lambda: transformers.DistilBertForSequenceClassification(
+        transformers.DistilBertConfig(**DISTIL_SHAPE)
+    ),
+}
+# Our settings, and PEFT's for the same.
+KINDS: dict[str, dict[str, Any]] = {
+    "lora": dict(),
+    "rank-stabilised": dict(rank_stabilised=True),
+    "dora": dict(method="dora"),
+}
+HEADS = {
+    "bert": ("pooler.dense", "classifier"),
+    "roberta": ("classifier",),
+    "distilbert": ("pre_classifier", "classifier"),
+}
+SOME = {"bert": ("query", "value", "output.dense"), "distilbert": ("q_lin", "lin2")}
+SEQUENCES = [np.random.default_rng(0).integers(5, 100, length) for length in (3, 30, 1, 20)]
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+def randomised(model: Any) -> Any:
+    for parameter in model.parameters():
+        parameter.data = torch.randn(parameter.shape) * 0.2
+    return model.eval()
+
+
+def learned(model: Any, mark: str) -> None:
+    """Let the parameters of adapters be as if they had learned something."""
+    for name, parameter in model.named_parameters():
+        if mark in name and "magnitude" not in name:
+            parameter.data = torch.randn(parameter.shape) * 0.2
+        elif mark in name:
+            parameter.data *= 0.5 + torch.rand(parameter.shape)
+
+
+@torch.no_grad()
+def their_logits(model: Any) -> torch.Tensor:
+    return torch.cat([model(torch.tensor(row)[None]).logits for row in SEQUENCES])
+
+
+@torch.no_grad()
+def our_logits(model: Any) -> torch.Tensor:
+    logits: torch.Tensor = model.eval()(pack(SEQUENCES))
+    return logits
+
+
+def base(folder: Path) -> Base:
+    return Base(str(folder), digest_of(folder), "SEQ_CLS")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", ENCODERS)
+def test_peft_opens_ours(family: str, kind: str, tmp_path: Path) -> None:
+    theirs = randomised(ENCODERS[family]())
+    theirs.save_pretrained(tmp_path / "base")
+    ours = load_classifier(tmp_path / "base").model
+    targets = targets_of(ours, family)
+    some = SOME.get(family, ("all-linear",))
+    config = AdapterConfig(**KINDS[kind], rank=4, alpha=6, targets=some, whole=HEADS[family])
+    attach(ours, targets, config)
+    learned(ours, ".adapter.")
+    for layer in (ours.dense, ours.output):
+        layer.weight.data *= 1.5
+    (tmp_path / "adapter").mkdir()
+    save_adapter(tmp_path / "adapter", ours, targets, config, base(tmp_path / "base"))
+    alone = their_logits(theirs)
+    adapted = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter").eval()
+    torch.testing.assert_close(their_logits(adapted), our_logits(ours), rtol=0, atol=1e-5)
+    assert (their_logits(adapted) - alone).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", ENCODERS)
+def test_we_open_pefts(family: str, kind: str, tmp_path: Path) -> None:
+    theirs = randomised(ENCODERS[family]())
+    theirs.save_pretrained(tmp_path / "base")
+    named = {"rank_stabilised": {"use_rslora": True}, "method": {"use_dora": True}}
+    settings = {name: value for field in KINDS[kind] for name, value in named[field].items()}
+    words = {} if kind == "dora" else {"word_embeddings"}
+    config = peft.LoraConfig(
+        r=5,
+        lora_alpha=7,
+        target_modules=[*SOME.get(family, ("query", "key", "intermediate.dense")), *words],
+        modules_to_save=["classifier"],
+        rank_pattern={"q_lin" if family == "distilbert" else "query": 3},
+        **settings,
+    )
+    adapted = peft.get_peft_model(theirs, config).eval()
+    learned(adapted, "lora_")
+    learned(adapted, "modules_to_save")
+    adapted.save_pretrained(tmp_path / "adapter")
+    ours = load_classifier(tmp_path / "base").model
+    alone = our_logits(ours)
+    load_adapter(ours, targets_of(ours, family), tmp_path / "adapter", base(tmp_path / "base"))
+    torch.testing.assert_close(our_logits(ours), their_logits(adapted), rtol=0, atol=1e-5)
+    assert (our_logits(ours) - alone).abs().max() > 0.1
+
+
+def test_an_adapter_of_a_model_without_its_head_fits_the_one_with_it(tmp_path: Path) -> None:
+    theirs = randomised(ENCODERS["bert"]())
+    theirs.save_pretrained(tmp_path / "base")
+    body = transformers.BertModel.from_pretrained(tmp_path / "base")
+    adapted = peft.get_peft_model(body, peft.LoraConfig(target_modules=["query", "value"]))
+    learned(adapted, "lora_")
+    adapted.save_pretrained(tmp_path / "adapter")
+    theirs.bert = adapted.merge_and_unload()
+    ours = load_classifier(tmp_path / "base").model
+    load_adapter(ours, targets_of(ours, "bert"), tmp_path / "adapter", base(tmp_path / "base"))
+    torch.testing.assert_close(our_logits(ours), their_logits(theirs), rtol=0, atol=1e-5)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A folder with a base and an adapter of it."""
+    theirs = randomised(ENCODERS["bert"]())
+    theirs.save_pretrained(tmp_path / "base")
+    ours = load_classifier(tmp_path / "base").model
+    targets, config = targets_of(ours, "bert"), AdapterConfig(whole=("classifier",))
+    attach(ours, targets, config)
+    (tmp_path / "adapter").mkdir()
+    save_adapter(tmp_path / "adapter", ours, targets, config, base(tmp_path / "base"))
+    return tmp_path
+
+
+def _config(**changes: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        file = folder / "adapter" / "adapter_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return change
+
+
+def _without(ending: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        file = folder / "adapter" / "adapter_model.safetensors"
+        tensors = load_file(file)
+        first = next(name for name in tensors if name.endswith(ending))
+        save_file({name: value for name, value in tensors.items() if name != first}, file)
+
+    return change
+
+
+def _other_weights(folder: Path) -> None:
+    randomised(ENCODERS["bert"]()).save_pretrained(folder / "base")
+
+
+def _other_shape(folder: Path) -> None:
+    smaller = transformers.BertConfig(**SHAPE | {"hidden_size": 16})
+    transformers.BertForSequenceClassification(smaller).save_pretrained(folder / "base")
+    file = folder / "adapter" / "adapter_model.safetensors"
+    save_file(load_file(file), file)  # as PEFT writes it, without what igla notes of the base
+
+
+def _fewer_layers(folder: Path) -> None:
+    shallower = transformers.BertConfig(**SHAPE | {"num_hidden_layers": 1})
+    transformers.BertForSequenceClassification(shallower).save_pretrained(folder / "base")
+    file = folder / "adapter" / "adapter_model.safetensors"
+    save_file(load_file(file), file)
+
+
+def _cut(folder: Path) -> None:
+    file = folder / "adapter" / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:500])
+
+
+def _pickled(folder: Path) -> None:
+    file = folder / "adapter" / "adapter_model.safetensors"
+    file.rename(file.with_name("adapter_model.bin"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (_other_weights, r"is an adapter of .*/base, not of .*/base"),
+        (
+            _other_shape,
+            r"of another base \(.*/base\): .* has shape \[16, 32\], and",
+        ),
+        (
+            _fewer_layers,
+            r"of another base \(.*/base\): the model has no place for bert",
+        ),
+        (_without("lora_B.weight"), r"lacks bert.encoder.layer.*lora_B.weight"),
+        (_cut, "is damaged or not safetensors"),
+        (_pickled, "Pickled weights are never opened"),
+        (_config(peft_type="IA3"), "peft_type 'IA3' is not supported"),
+        (_config(init_lora_weights="pissa"), "init_lora_weights = 'pissa' is not supported"),
+        (_config(bias="all"), "bias = 'all' is not supported"),
+        (_config(alpha_pattern={"query": 3}), "alpha_pattern = .* is not supported"),
+        (_config(anything_new=True), "anything_new = True is not supported"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_refused_in_a_sentence(
+    damage: Callable[[Path], None], said: str, saved: Path
+) -> None:
+    damage(saved)
+    ours = load_classifier(saved / "base").model
+    with pytest.raises(UserError, match=said) as raised:
+        load_adapter(ours, targets_of(ours, "bert"), saved / "adapter", base(saved / "base"))
+    assert "\n" not in str(raised.value)
