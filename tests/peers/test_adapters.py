@@ -12,10 +12,19 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from igla.adapt import AdapterConfig, attach, load_adapter, save_adapter, targets_of
+from igla.adapt import (
+    AdapterConfig,
+    Target,
+    attach,
+    chosen,
+    load_adapter,
+    save_adapter,
+    targets_of,
+)
 from igla.adapt.base import Base, digest_of
 from igla.data.batch import pack
 from igla.errors import UserError
+from igla.model.decoder import Decoder, load_decoder, packed_causal
 from igla.model.folder import load_classifier
 
 pytestmark = [
@@ -46,18 +55,41 @@ ENCODERS: dict[str, Any] = {
         transformers.DistilBertConfig(**DISTIL_SHAPE)
     ),
 }
+DECODER_SHAPE = dict(
+    vocab_size=100,
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    intermediate_size=64,
+    max_position_embeddings=40,
+)
+DECODERS: dict[str, Any] = {
+    "llama": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**DECODER_SHAPE)),
+    "qwen2": lambda: transformers.Qwen2ForCausalLM(
+        transformers.Qwen2Config(**DECODER_SHAPE, tie_word_embeddings=True)
+    ),
+    "gpt2": lambda: transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(vocab_size=100, n_embd=32, n_layer=2, n_head=4, n_positions=40)
+    ),
+}
+MODELS = ENCODERS | DECODERS
 # Our settings, and PEFT's for the same.
 KINDS: dict[str, dict[str, Any]] = {
     "lora": dict(),
     "rank-stabilised": dict(rank_stabilised=True),
     "dora": dict(method="dora"),
 }
-HEADS = {
-    "bert": ("pooler.dense", "classifier"),
-    "roberta": ("classifier",),
-    "distilbert": ("pre_classifier", "classifier"),
+# Layers of each, and what is trained whole.
+SOME: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "bert": (("query", "value", "output.dense"), ("pooler.dense", "classifier")),
+    "roberta": (("query", "key", "intermediate.dense"), ("classifier",)),
+    "distilbert": (("q_lin", "lin2"), ("pre_classifier", "classifier")),
+    "llama": (("q_proj", "v_proj", "up_proj"), ("lm_head",)),
+    "qwen2": (("k_proj", "o_proj", "down_proj"), ("layers.1.mlp.gate_proj",)),
+    "gpt2": (("c_attn", "mlp.c_proj"), ("h.0.mlp.c_fc",)),
 }
-SOME = {"bert": ("query", "value", "output.dense"), "distilbert": ("q_lin", "lin2")}
+WORDS = {"bert": "word_embeddings", "llama": "embed_tokens"}
 SEQUENCES = [np.random.default_rng(0).integers(5, 100, length) for length in (3, 30, 1, 20)]
 
 
@@ -83,34 +115,45 @@ def learned(model: Any, mark: str) -> None:
 
 @torch.no_grad()
 def their_logits(model: Any) -> torch.Tensor:
-    return torch.cat([model(torch.tensor(row)[None]).logits for row in SEQUENCES])
+    return torch.cat([model(torch.tensor(row)[None]).logits.flatten(0, -2) for row in SEQUENCES])
 
 
 @torch.no_grad()
 def our_logits(model: Any) -> torch.Tensor:
-    logits: torch.Tensor = model.eval()(pack(SEQUENCES))
-    return logits
+    batch = pack(SEQUENCES)
+    model.eval()
+    if not isinstance(model, Decoder):
+        logits: torch.Tensor = model(batch)
+        return logits
+    states = model(batch.tokens, batch.positions, packed_causal(batch, model.config))
+    return model.logits(states)
 
 
-def base(folder: Path) -> Base:
-    return Base(str(folder), digest_of(folder), "SEQ_CLS")
+def opened(family: str, folder: Path) -> tuple[Any, tuple[Target, ...]]:
+    """Our model of a base, and its layers."""
+    model = load_classifier(folder).model if family in ENCODERS else load_decoder(folder)
+    return model, targets_of(model, family)
+
+
+def base(folder: Path, family: str = "bert") -> Base:
+    return Base(str(folder), digest_of(folder), "SEQ_CLS" if family in ENCODERS else "CAUSAL_LM")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("family", ENCODERS)
+@pytest.mark.parametrize("family", MODELS)
 def test_peft_opens_ours(family: str, kind: str, tmp_path: Path) -> None:
-    theirs = randomised(ENCODERS[family]())
+    theirs = randomised(MODELS[family]())
     theirs.save_pretrained(tmp_path / "base")
-    ours = load_classifier(tmp_path / "base").model
-    targets = targets_of(ours, family)
-    some = SOME.get(family, ("all-linear",))
-    config = AdapterConfig(**KINDS[kind], rank=4, alpha=6, targets=some, whole=HEADS[family])
+    ours, targets = opened(family, tmp_path / "base")
+    some, whole = SOME[family]
+    config = AdapterConfig(**KINDS[kind], rank=4, alpha=6, targets=some, whole=whole)
     attach(ours, targets, config)
     learned(ours, ".adapter.")
-    for layer in (ours.dense, ours.output):
-        layer.weight.data *= 1.5
+    for target in chosen(targets, whole, ""):
+        for piece in target.pieces:
+            ours.get_submodule(piece.module).weight.data *= 1.5
     (tmp_path / "adapter").mkdir()
-    save_adapter(tmp_path / "adapter", ours, targets, config, base(tmp_path / "base"))
+    save_adapter(tmp_path / "adapter", ours, targets, config, base(tmp_path / "base", family))
     alone = their_logits(theirs)
     adapted = peft.PeftModel.from_pretrained(theirs, tmp_path / "adapter").eval()
     torch.testing.assert_close(their_logits(adapted), our_logits(ours), rtol=0, atol=1e-5)
@@ -118,28 +161,30 @@ def test_peft_opens_ours(family: str, kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("family", ENCODERS)
+@pytest.mark.parametrize("family", MODELS)
 def test_we_open_pefts(family: str, kind: str, tmp_path: Path) -> None:
-    theirs = randomised(ENCODERS[family]())
+    theirs = randomised(MODELS[family]())
     theirs.save_pretrained(tmp_path / "base")
     named = {"rank_stabilised": {"use_rslora": True}, "method": {"use_dora": True}}
     settings = {name: value for field in KINDS[kind] for name, value in named[field].items()}
-    words = {} if kind == "dora" else {"word_embeddings"}
+    some, whole = SOME[family]
+    words = (WORDS[family],) if kind != "dora" and family in WORDS else ()
     config = peft.LoraConfig(
         r=5,
         lora_alpha=7,
-        target_modules=[*SOME.get(family, ("query", "key", "intermediate.dense")), *words],
-        modules_to_save=["classifier"],
-        rank_pattern={"q_lin" if family == "distilbert" else "query": 3},
+        target_modules=[*some, *words],
+        modules_to_save=list(whole),
+        rank_pattern={some[0]: 3},
+        fan_in_fan_out=family == "gpt2",
         **settings,
     )
     adapted = peft.get_peft_model(theirs, config).eval()
     learned(adapted, "lora_")
     learned(adapted, "modules_to_save")
     adapted.save_pretrained(tmp_path / "adapter")
-    ours = load_classifier(tmp_path / "base").model
+    ours, targets = opened(family, tmp_path / "base")
     alone = our_logits(ours)
-    load_adapter(ours, targets_of(ours, family), tmp_path / "adapter", base(tmp_path / "base"))
+    load_adapter(ours, targets, tmp_path / "adapter", base(tmp_path / "base", family))
     torch.testing.assert_close(our_logits(ours), their_logits(adapted), rtol=0, atol=1e-5)
     assert (our_logits(ours) - alone).abs().max() > 0.1
 

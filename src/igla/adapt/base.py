@@ -19,18 +19,16 @@ _READ = 4096
 class Base:
     """A model that adapters are attached to.
 
-    name        its folder or Hub name
-    digest      of its weights (see digest_of); None: not known, as in PEFT's own folders
-    task_type   as PEFT calls what it does: SEQ_CLS or CAUSAL_LM
-    quantized   whether its layers are in NF4 (see quantized.py)
-    transposed  whether its folder keeps matrices the other way round, as GPT-2's does
+    name       its folder or Hub name
+    digest     of its weights (see digest_of); None: not known, as in PEFT's own folders
+    task_type  as PEFT calls what it does: SEQ_CLS or CAUSAL_LM
+    quantized  whether its layers are in NF4 (see quantized.py)
     """
 
     name: str | None
     digest: str | None
     task_type: str | None
     quantized: bool = False
-    transposed: bool = False
 
     @classmethod
     def of_adapter(cls, content: Mapping[str, Any], metadata: Mapping[str, str]) -> "Base":
@@ -40,7 +38,6 @@ class Base:
             metadata.get(_DIGEST),
             content.get("task_type"),
             metadata.get(_QUANTIZED) == "nf4",
-            bool(content.get("fan_in_fan_out")),
         )
 
     def metadata(self) -> dict[str, str]:

@@ -91,7 +91,7 @@ def save_adapter(
         "target_modules": endings(has, known),
         "modules_to_save": list(config.whole) or None,
         "bias": "none",
-        "fan_in_fan_out": base.transposed,
+        "fan_in_fan_out": any(one.transposed for one in targets if one.name in has),
         "init_lora_weights": True,
     }
     text = json.dumps(content, ensure_ascii=False, indent=2)
@@ -207,7 +207,9 @@ class _Reading:
             begun, like = 0, getattr(self.modules[target.pieces[0].module], kind, None)
             if like is None or f"{target.name}.{kind}" not in self.tensors:
                 continue
-            value = self._needed(target, kind, (rows, *like.shape[1:]))
+            shape = (rows, *like.shape[1:])
+            value = self._needed(target, kind, shape[::-1] if target.transposed else shape)
+            value = value.t() if target.transposed and value.ndim == 2 else value
             for piece in target.pieces:
                 own = getattr(self.modules[piece.module], kind)
                 own[piece.start : piece.start + piece.rows] = value[begun : begun + piece.rows]
@@ -278,7 +280,8 @@ def _own(modules: Mapping[str, nn.Module], target: Target) -> dict[str, Tensor]:
             if getattr(modules[piece.module], kind, None) is not None
         ]
         if values:
-            found[kind] = torch.cat(values)
+            whole = torch.cat(values)
+            found[kind] = whole.t() if target.transposed and whole.ndim == 2 else whole
     return found
 
 

@@ -4,15 +4,20 @@ Our layers and theirs are not one to one: an encoder's queries, keys and values 
 there and one here, a GPT-2's the other way round. A target is a layer of theirs.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from operator import itemgetter
 from typing import Any
 
 from torch import nn
 
 from igla.adapt.config import ALL_LINEAR
 from igla.errors import UserError
+from igla.model.decoder import Decoder
+from igla.model.decoder.families import FAMILIES as DECODERS
+from igla.model.decoder.folder import place_of
 from igla.model.encoder import SequenceClassifier
 from igla.model.families import FAMILIES
 from igla.model.folder import their_names
@@ -32,14 +37,16 @@ class Piece:
 class Target:
     """A layer as Hugging Face has it.
 
-    name      theirs, of the whole model with its head
-    inner     whether it is inside the model's layers, and not an embedding or a head
-    pieces    of our layers, that its outputs are made of, in their order
+    name        theirs, of the whole model with its head
+    inner       whether it is inside the model's layers, and not an embedding or a head
+    pieces      of our layers, that its outputs are made of, in their order
+    transposed  whether its folder keeps the matrix as [inputs, outputs]
     """
 
     name: str
     inner: bool
     pieces: tuple[Piece, ...]
+    transposed: bool = False
 
 
 def targets_of(model: nn.Module, model_type: str) -> tuple[Target, ...]:
@@ -49,6 +56,8 @@ def targets_of(model: nn.Module, model_type: str) -> tuple[Target, ...]:
     """
     if isinstance(model, SequenceClassifier):
         return tuple(_of_encoder(model, model_type))
+    if isinstance(model, Decoder):
+        return tuple(_of_decoder(model, model_type))
     raise TypeError(f"Adapters do not know the layers of a {type(model).__name__}.")
 
 
@@ -66,6 +75,21 @@ def _of_encoder(model: nn.Module, model_type: str) -> Iterable[Target]:
         for index, one in enumerate(theirs):
             inner = name.startswith("encoder.layers.")
             yield Target(one, inner, (Piece(name, index * rows, rows),))
+
+
+def _of_decoder(model: Decoder, model_type: str) -> Iterable[Target]:
+    family = DECODERS[model_type]
+    pieces: defaultdict[tuple[str, bool], list[tuple[int, Piece]]] = defaultdict(list)
+    for name, module in model.named_modules():
+        # A table of words that is the head as well cannot be changed for the one use alone.
+        table = isinstance(module, Embedding) and name == "words" and not model.config.tied
+        if isinstance(module, Linear) or table:
+            place, _ = place_of(f"{name}.weight", family)
+            piece = Piece(name, 0, len(module.weight))
+            pieces[place.module, place.transposed].append((place.part, piece))
+    for (theirs, transposed), found in pieces.items():
+        parts = tuple(piece for _, piece in sorted(found, key=itemgetter(0)))
+        yield Target(theirs, parts[0].module.startswith("layers."), parts, transposed)
 
 
 def chosen(targets: Sequence[Target], patterns: Sequence[str], setting: str) -> tuple[Target, ...]:

@@ -99,7 +99,7 @@ class Decoder(nn.Module):
     @property
     def head_weight(self) -> Tensor:
         """The matrix [V, H] that makes logits of hidden states."""
-        return self.words.weight if self.head is None else self.head.weight
+        return self.words.weight if self.head is None else self.head.whole_weight()
 
     def _init_weights(self, module: nn.Module, std: float = 0.02) -> None:
         """GPT-2's (Radford et al. 2019): what adds to the residual stream starts smaller, by the

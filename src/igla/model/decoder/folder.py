@@ -43,7 +43,7 @@ def load_decoder(folder: Path, dtype: torch.dtype = torch.float32) -> Decoder:
     with _open(folder) as files, torch.no_grad():
         theirs = _Tensors(files, family, folder)
         for name, parameter in model.named_parameters():
-            place, kind = _place(name, family)
+            place, kind = place_of(name, family)
             parameter.copy_(theirs.part(place, kind, parameter.shape))
     if unused := theirs.unused(tied=config.tied):
         raise UserError(
@@ -87,7 +87,7 @@ def their_tensors(state: Mapping[str, Tensor], family: Family) -> dict[str, Tens
     parts: dict[tuple[str, bool], dict[int, Tensor]] = defaultdict(dict)
     tensors: dict[str, Tensor] = {}
     for name, value in state.items():
-        place, kind = _place(name, family)
+        place, kind = place_of(name, family)
         if place.experts:
             tensors |= _of_experts(place, kind, value)
             continue
@@ -177,7 +177,7 @@ def _open(folder: Path) -> Iterator[dict[str, Any]]:
         yield files
 
 
-def _place(name: str, family: Family) -> tuple[Place, str]:
+def place_of(name: str, family: Family) -> tuple[Place, str]:
     """Where a folder of the family keeps one of our tensors, and which of its module's it is."""
     module, _, kind = name.rpartition(".")
     layer = module.split(".")[1] if module.startswith("layers.") else ""
