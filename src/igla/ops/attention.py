@@ -29,8 +29,8 @@ from torch.autograd.function import once_differentiable
 from igla.ops import native
 from igla.ops.linear import column_sums
 
-_forward = native.Kernel("attention_forward", "ppppiippiiidupp")
-_backward = native.Kernel("attention_backward", "ppppiippiiidupppppp")
+forward_kernel = native.Kernel("attention_forward", "ppppiippiiiiduippp")
+backward_kernel = native.Kernel("attention_backward", "ppppiippiiiiduippppppp")
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,9 @@ class _Attend(torch.autograd.Function):
         log_sums = bias.new_empty(heads, tokens)
         ctx.layout, ctx.p, ctx.seed = layout, p, native.draw_seed(p)
         inputs = _inputs(ctx, qkv.unbind(1), bias, layout.cu_seqlens)
-        _forward(qkv.dtype, *inputs, out, log_sums)
+        forward_kernel(qkv.dtype, *inputs, out, log_sums)
         out[layout.tokens :] = 0
-        ctx.save_for_backward(qkv, bias, out, log_sums)
+        ctx.save_forbackward_kernel(qkv, bias, out, log_sums)
         return out
 
     @staticmethod
@@ -138,7 +138,7 @@ class _Attend(torch.autograd.Function):
         dqkv = torch.empty_like(qkv)
         dqkv[ctx.layout.tokens :] = 0
         inputs = _inputs(ctx, qkv.unbind(1), bias, ctx.layout.cu_seqlens)
-        _backward(qkv.dtype, *inputs, dout.contiguous(), out, log_sums, *dqkv.unbind(1))
+        backward_kernel(qkv.dtype, *inputs, dout.contiguous(), out, log_sums, *dqkv.unbind(1))
         return dqkv, column_sums(dqkv.flatten(1)).view_as(bias), None, None
 
 
@@ -153,8 +153,8 @@ class _AttendOnce(torch.autograd.Function):
         log_sums = bias.new_empty(heads, sequences)
         ctx.layout, ctx.p, ctx.seed = layout, p, native.draw_seed(p)
         inputs = _inputs(ctx, (q, *kv.unbind(1)), bias, layout.each_once)
-        _forward(q.dtype, *inputs, out, log_sums)
-        ctx.save_for_backward(q, kv, bias, out, log_sums)
+        forward_kernel(q.dtype, *inputs, out, log_sums)
+        ctx.save_forbackward_kernel(q, kv, bias, out, log_sums)
         return out
 
     @staticmethod
@@ -164,7 +164,7 @@ class _AttendOnce(torch.autograd.Function):
         dq, dkv = torch.empty_like(q), torch.empty_like(kv)
         dkv[ctx.layout.tokens :] = 0
         inputs = _inputs(ctx, (q, *kv.unbind(1)), bias, ctx.layout.each_once)
-        _backward(q.dtype, *inputs, dout.contiguous(), out, log_sums, dq, *dkv.unbind(1))
+        backward_kernel(q.dtype, *inputs, dout.contiguous(), out, log_sums, dq, *dkv.unbind(1))
         sums = torch.cat([column_sums(dq.flatten(1)), column_sums(dkv.flatten(1))])
         return dq, dkv, sums.view_as(bias), None, None
 
@@ -174,6 +174,7 @@ def _inputs(ctx: Any, qkv: Sequence[Tensor], bias: Tensor, starts: Tensor) -> tu
     of each sequence's queries."""
     q_QND, k_TND, _ = qkv
     _, heads, width = q_QND.shape
-    sizes = (len(starts) - 1, heads, width)
+    sizes = (len(starts) - 1, heads, heads, width)
     strides = (q_QND.stride(0), k_TND.stride(0))
-    return (*qkv, bias, *strides, starts, ctx.layout.cu_seqlens, *sizes, ctx.p, ctx.seed)
+    given = (*qkv, bias, *strides, starts, ctx.layout.cu_seqlens, *sizes, ctx.p, ctx.seed)
+    return *given, 0, None  # no window, no slopes: these are of causal attention

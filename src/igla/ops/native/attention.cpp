@@ -1,8 +1,11 @@
-// Attention within packed sequences, forward and backward. The derivation is in ops/attention.py.
+// Attention within packed sequences, forward and backward. The derivation is in ops/attention.py,
+// that of causal attention in ops/causal_attention.py.
 //
-// One task is one head of one sequence. Its queries, keys and values are widened into panels that
-// stay in the core's cache; queries go through in blocks, so that the weights of a block alone, and
-// never those of a whole long sequence, are in memory. Weights lie transposed, [keys, queries]:
+// One task is one head of keys and values of one sequence, with the heads of queries that it
+// serves. They are widened into panels that stay in the core's cache; queries go through in blocks,
+// so that the weights of a block alone, and never those of a whole long sequence, are in memory.
+// Causal blocks read the keys alone that some query of theirs attends to, and what others of the
+// block do not is taken out of the scores. Weights lie transposed, [keys, queries]:
 // what is computed for each query (the largest score, the sum, their gradient) then runs along
 // vectors of queries and not across them. The last vector is padded; nobody reads what is computed
 // there.
@@ -153,39 +156,79 @@ inline void narrow(const A* from, A factor, T* to, int64_t stride, int64_t rows,
 template <class T>
 struct Heads {
   const T *q, *k, *v;
-  const Acc<T>* bias;  // of queries, keys and values in turn [3, heads * width]
+  const Acc<T>* bias;  // of queries, keys and values in turn [3, heads * width], or none
   int64_t q_stride, kv_stride;
   const int64_t *cu_queries, *cu_keys;
-  int64_t batch, heads, width;
+  int64_t batch, heads, kv_heads, width;
   Dropout dropout;
+  int64_t window;        // tokens that a query attends to, itself the last; 0: all of its sequence
+  const Acc<T>* slopes;  // [heads] what scores lose for each token of distance, or none
 };
 
-// The part of a task: one head of one sequence.
+// The part of a task: one head of keys and values of one sequence.
 template <class T>
 struct Part {
   int64_t head, first_query, queries, first_key, keys;
-  const T *q, *k, *v;
-  const Acc<T>*q_bias, *k_bias, *v_bias;
-  uint32_t seed_low;
+  const T *k, *v;
+  const Acc<T>*k_bias, *v_bias;
 
   Part(const Heads<T>& all, int64_t task) {
-    int64_t sequence = task / all.heads;
-    head = task % all.heads;
+    int64_t sequence = task / all.kv_heads;
+    head = task % all.kv_heads;
     first_query = all.cu_queries[sequence];
     queries = all.cu_queries[sequence + 1] - first_query;
     first_key = all.cu_keys[sequence];
     keys = all.cu_keys[sequence + 1] - first_key;
-    q = all.q + first_query * all.q_stride + head * all.width;
     k = all.k + first_key * all.kv_stride + head * all.width;
     v = all.v + first_key * all.kv_stride + head * all.width;
-    q_bias = all.bias + head * all.width;
-    k_bias = q_bias + all.heads * all.width;
-    v_bias = k_bias + all.heads * all.width;
-    seed_low = mixed(uint32_t(task));
+    k_bias = all.bias ? all.bias + (all.heads + head) * all.width : nullptr;
+    v_bias = all.bias ? k_bias + all.heads * all.width : nullptr;
+  }
+};
+
+// A block of queries of one head: where it is, and the keys [first, last) that it reads.
+template <class T>
+struct Block {
+  int64_t head, begin, rows, ldq, token, first, last;
+  const T* q;
+  const Acc<T>* q_bias;
+  uint32_t element;  // number of its first weight for dropout: scattered between tasks
+
+  Block(const Heads<T>& all, const Part<T>& part, int64_t task, int64_t group, int64_t begin)
+      : begin(begin), first(0), last(part.keys) {
+    const int64_t groups = all.heads / all.kv_heads;
+    head = part.head * groups + group;
+    rows = std::min(kQueryBlock, part.queries - begin);
+    ldq = padded<Acc<T>>(rows);
+    token = part.first_query + begin;
+    if (all.window) {
+      first = std::max<int64_t>(0, begin - all.window + 1);
+      last = begin + rows;
+    }
+    q = all.q + token * all.q_stride + head * all.width;
+    q_bias = all.bias ? all.bias + head * all.width : nullptr;
+    element = mixed(uint32_t(task * groups + group)) + uint32_t(begin * part.keys);
   }
 
-  // The number of a weight for dropout: distinct within a task, and scattered between tasks.
-  uint32_t element(int64_t query) const { return seed_low + uint32_t(query * keys); }
+  int64_t keys() const { return last - first; }
+
+  // Takes from the scores [keys, ldq] what distance costs, and what a query does not attend to.
+  void mask(const Heads<T>& all, Acc<T>* scores) const {
+    using A = Acc<T>;
+    if (!all.window) return;
+    const A slope = all.slopes ? all.slopes[head] : A(0);
+    for (int64_t key = first; key < last; key++) {
+      // Of query i the distance is from + i; it attends to distances from 0 up to the window.
+      const int64_t from = begin - key;
+      A* line = scores + (key - first) * ldq;
+      if (slope != 0) {
+        SIMD for (int64_t i = 0; i < ldq; i++)
+          line[i] -= slope * A(from + i);
+      }
+      for (int64_t i = 0; i < std::min(rows, -from); i++) line[i] = -INFINITY;
+      for (int64_t i = std::max<int64_t>(0, all.window - from); i < rows; i++) line[i] = -INFINITY;
+    }
+  }
 };
 
 // Room of one thread, grown on demand.
@@ -284,14 +327,14 @@ template <class T>
 void forward(const Heads<T>& all, T* out, Acc<T>* log_sums) {
   using A = Acc<T>;
   const int64_t width = all.width, ld = padded<A>(width), total = all.cu_queries[all.batch];
-  const int64_t out_stride = all.heads * width;
+  const int64_t out_stride = all.heads * width, groups = all.heads / all.kv_heads;
   const A scale = 1 / std::sqrt(A(width));
 #pragma omp parallel
   {
     Room<A> room;
     const Dropout dropout = all.dropout;
 #pragma omp for schedule(dynamic, 4)
-    for (int64_t task = 0; task < all.batch * all.heads; task++) {
+    for (int64_t task = 0; task < all.batch * all.kv_heads; task++) {
       Part<T> part(all, task);
       const int64_t keys = part.keys;
       room.reserve(2 * keys * ld + kQueryBlock * (3 * ld + keys + 1) + 64 * 7);
@@ -301,20 +344,23 @@ void forward(const Heads<T>& all, T* out, Acc<T>* log_sums) {
       A* sums = room.take(kQueryBlock);
       widen(part.k, all.kv_stride, part.k_bias, A(1), k, keys, width);
       widen(part.v, all.kv_stride, part.v_bias, A(1), v, keys, width);
-      for (int64_t begin = 0; begin < part.queries; begin += kQueryBlock) {
-        const int64_t rows = std::min(kQueryBlock, part.queries - begin), ldq = padded<A>(rows);
-        widen(part.q + begin * all.q_stride, all.q_stride, part.q_bias, scale, q, rows, width);
-        transpose(q, qt, rows, width);
-        std::fill(weights, weights + keys * ldq, A(0));
-        multiply(k, ld, 1, qt, ldq, weights, ldq, keys, rows, width);
-        for (int64_t i = 0; i < rows; i += kLanes<A>)
-          weigh(weights + i, ldq, keys, part.element(begin + i), dropout, sums + i);
-        std::copy(sums, sums + rows, log_sums + part.head * total + part.first_query + begin);
-        std::fill(o, o + rows * ld, A(0));
-        multiply(weights, 1, ldq, v, ld, o, ld, rows, width, keys);
-        narrow(o, A(1), out + (part.first_query + begin) * out_stride + part.head * width,
-               out_stride, rows, width);
-      }
+      for (int64_t group = 0; group < groups; group++)
+        for (int64_t begin = 0; begin < part.queries; begin += kQueryBlock) {
+          const Block<T> block(all, part, task, group, begin);
+          const int64_t rows = block.rows, ldq = block.ldq, seen = block.keys();
+          widen(block.q, all.q_stride, block.q_bias, scale, q, rows, width);
+          transpose(q, qt, rows, width);
+          std::fill(weights, weights + seen * ldq, A(0));
+          multiply(k + block.first * ld, ld, 1, qt, ldq, weights, ldq, seen, rows, width);
+          block.mask(all, weights);
+          for (int64_t i = 0; i < rows; i += kLanes<A>)
+            weigh(weights + i, ldq, seen, block.element + uint32_t(i * keys), dropout, sums + i);
+          std::copy(sums, sums + rows, log_sums + block.head * total + block.token);
+          std::fill(o, o + rows * ld, A(0));
+          multiply(weights, 1, ldq, v + block.first * ld, ld, o, ld, rows, width, seen);
+          narrow(o, A(1), out + block.token * out_stride + block.head * width, out_stride, rows,
+                 width);
+        }
     }
   }
 }
@@ -325,14 +371,14 @@ void backward(const Heads<T>& all, const T* dout, const T* out, const Acc<T>* lo
               T* dk, T* dv) {
   using A = Acc<T>;
   const int64_t width = all.width, ld = padded<A>(width), total = all.cu_queries[all.batch];
-  const int64_t out_stride = all.heads * width;
+  const int64_t out_stride = all.heads * width, groups = all.heads / all.kv_heads;
   const A scale = 1 / std::sqrt(A(width));
 #pragma omp parallel
   {
     Room<A> room;
     const Dropout dropout = all.dropout;
 #pragma omp for schedule(dynamic, 4)
-    for (int64_t task = 0; task < all.batch * all.heads; task++) {
+    for (int64_t task = 0; task < all.batch * all.kv_heads; task++) {
       Part<T> part(all, task);
       const int64_t keys = part.keys;
       room.reserve(4 * keys * ld + kQueryBlock * (5 * ld + 2 * keys + 2) + 64 * 13);
@@ -347,37 +393,41 @@ void backward(const Heads<T>& all, const T* dout, const T* out, const Acc<T>* lo
       widen(part.v, all.kv_stride, part.v_bias, A(1), v, keys, width);
       std::fill(k_sums, k_sums + keys * ld, A(0));
       std::fill(v_sums, v_sums + keys * ld, A(0));
-      for (int64_t begin = 0; begin < part.queries; begin += kQueryBlock) {
-        const int64_t rows = std::min(kQueryBlock, part.queries - begin), ldq = padded<A>(rows);
-        const int64_t place = (part.first_query + begin) * out_stride + part.head * width;
-        widen(part.q + begin * all.q_stride, all.q_stride, part.q_bias, scale, q, rows, width);
-        widen<A>(dout + place, out_stride, nullptr, A(1), upper, rows, width);
-        transpose(q, qt, rows, width);
-        transpose(upper, uppert, rows, width);
-        std::fill(weights, weights + keys * ldq, A(0));
-        std::fill(dweights, dweights + keys * ldq, A(0));
-        multiply(k, ld, 1, qt, ldq, weights, ldq, keys, rows, width);
-        multiply(v, ld, 1, uppert, ldq, dweights, ldq, keys, rows, width);
-        for (int64_t i = 0; i < rows; i++) {
-          const T* o = out + place + i * out_stride;
-          A sum = 0;
-          SIMD_SUM(sum) for (int d = 0; d < width; d++)
-            sum += upper[i * ld + d] * load(o[d]);
-          along[i] = sum;
-          sums[i] = log_sums[part.head * total + part.first_query + begin + i];
+      for (int64_t group = 0; group < groups; group++)
+        for (int64_t begin = 0; begin < part.queries; begin += kQueryBlock) {
+          const Block<T> block(all, part, task, group, begin);
+          const int64_t rows = block.rows, ldq = block.ldq, seen = block.keys();
+          const int64_t place = block.token * out_stride + block.head * width;
+          const int64_t panel = block.first * ld;
+          widen(block.q, all.q_stride, block.q_bias, scale, q, rows, width);
+          widen<A>(dout + place, out_stride, nullptr, A(1), upper, rows, width);
+          transpose(q, qt, rows, width);
+          transpose(upper, uppert, rows, width);
+          std::fill(weights, weights + seen * ldq, A(0));
+          std::fill(dweights, dweights + seen * ldq, A(0));
+          multiply(k + panel, ld, 1, qt, ldq, weights, ldq, seen, rows, width);
+          multiply(v + panel, ld, 1, uppert, ldq, dweights, ldq, seen, rows, width);
+          block.mask(all, weights);
+          for (int64_t i = 0; i < rows; i++) {
+            const T* o = out + place + i * out_stride;
+            A sum = 0;
+            SIMD_SUM(sum) for (int d = 0; d < width; d++)
+              sum += upper[i * ld + d] * load(o[d]);
+            along[i] = sum;
+            sums[i] = log_sums[block.head * total + block.token + i];
+          }
+          std::fill(along + rows, along + ldq, A(0));
+          std::fill(sums + rows, sums + ldq, A(0));
+          for (int64_t i = 0; i < rows; i += kLanes<A>)
+            weigh_back(weights + i, dweights + i, ldq, seen, block.element + uint32_t(i * keys),
+                       dropout, sums + i, along + i);
+          std::fill(q_sums, q_sums + rows * ld, A(0));
+          multiply(dweights, 1, ldq, k + panel, ld, q_sums, ld, rows, width, seen);
+          multiply(dweights, ldq, 1, q, ld, k_sums + panel, ld, seen, width, rows);
+          multiply(weights, ldq, 1, upper, ld, v_sums + panel, ld, seen, width, rows);
+          narrow(q_sums, scale, dq + block.token * all.q_stride + block.head * width, all.q_stride,
+                 rows, width);
         }
-        std::fill(along + rows, along + ldq, A(0));
-        std::fill(sums + rows, sums + ldq, A(0));
-        for (int64_t i = 0; i < rows; i += kLanes<A>)
-          weigh_back(weights + i, dweights + i, ldq, keys, part.element(begin + i), dropout,
-                     sums + i, along + i);
-        std::fill(q_sums, q_sums + rows * ld, A(0));
-        multiply(dweights, 1, ldq, k, ld, q_sums, ld, rows, width, keys);
-        multiply(dweights, ldq, 1, q, ld, k_sums, ld, keys, width, rows);
-        multiply(weights, ldq, 1, upper, ld, v_sums, ld, keys, width, rows);
-        narrow(q_sums, scale, dq + (part.first_query + begin) * all.q_stride + part.head * width,
-               all.q_stride, rows, width);
-      }
       const int64_t place = part.first_key * all.kv_stride + part.head * width;
       narrow(k_sums, A(1), dk + place, all.kv_stride, keys, width);
       narrow(v_sums, A(1), dv + place, all.kv_stride, keys, width);
@@ -387,13 +437,27 @@ void backward(const Heads<T>& all, const T* dout, const T* out, const Acc<T>* lo
 
 }  // namespace igla
 
-#define HEADS(T)                                                                           \
-  const T *q, const T *k, const T *v, const igla::Acc<T>*bias, int64_t q_stride,           \
-      int64_t kv_stride, const int64_t *cu_queries, const int64_t *cu_keys, int64_t batch, \
-      int64_t heads, int64_t width, double p, uint64_t seed
-#define GIVEN                                              \
-  {q,          k,       v,     bias,  q_stride, kv_stride, \
-   cu_queries, cu_keys, batch, heads, width,    igla::Dropout(p, seed)}
+#define HEADS(T)                                                                               \
+  const T *q, const T *k, const T *v, const igla::Acc<T>*bias, int64_t q_stride,               \
+      int64_t kv_stride, const int64_t *cu_queries, const int64_t *cu_keys, int64_t batch,     \
+      int64_t heads, int64_t kv_heads, int64_t width, double p, uint64_t seed, int64_t window, \
+      const igla::Acc<T>*slopes
+#define GIVEN              \
+  {q,                      \
+   k,                      \
+   v,                      \
+   bias,                   \
+   q_stride,               \
+   kv_stride,              \
+   cu_queries,             \
+   cu_keys,                \
+   batch,                  \
+   heads,                  \
+   kv_heads,               \
+   width,                  \
+   igla::Dropout(p, seed), \
+   window,                 \
+   slopes}
 
 #define DEFINE(T, suffix)                                                                      \
   KERNEL void attention_forward_##suffix(HEADS(T), T* out, igla::Acc<T>* log_sums) {           \
