@@ -16,6 +16,11 @@ def clean(text: str) -> str:
     return _UNSTORABLE.sub("\ufffd", text)
 
 
+def visible(name: str, most: int) -> str:
+    """A name that came from outside, without signs that do not show, cut to a length."""
+    return "".join(sign for sign in clean(name) if sign.isprintable())[:most]
+
+
 def text_of_tool(tool: str, arguments: Any, context: str = "") -> str:
     """One text of a tool call: the tool, its arguments as JSON with sorted keys, the context.
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Literal
 
 from igla.errors import UserError
+from igla.serve.decisions import Verdict
 
 
 class Outcome(StrEnum):
@@ -56,6 +57,15 @@ class Outcome(StrEnum):
 
 _TO_ALLOW = (Outcome.CONFIRMED_ALLOW, Outcome.WRONGLY_BLOCKED, Outcome.OVERRIDE_ALLOW)
 _WRONG = (4, 6, 8)
+
+
+def judged(action: Verdict, allow: bool) -> Outcome:
+    """What it means that a person, shown a decision, would allow the matter or not. Where the gate
+    had called for a person, that person's word is no error of the gate's."""
+    if allow:
+        return Outcome.WRONGLY_BLOCKED if action == "block" else Outcome.CONFIRMED_ALLOW
+    return Outcome.WRONGLY_ALLOWED if action == "allow" else Outcome.CONFIRMED_BLOCK
+
 
 # What −1 of the older format stands for: there it was called a false positive, and clamped to 0.
 MinusOne = Literal["wrongly_allowed", "wrongly_blocked"]

@@ -210,6 +210,12 @@ def note(request: Request, **facts: Any) -> None:
     request.scope.setdefault("igla.facts", {}).update(facts)
 
 
+def key_noted(request: Request) -> str:
+    """The name of the key that a request was found to have; "" where none was asked for."""
+    name: str = request.scope.get("igla.facts", {}).get("key", "")
+    return name
+
+
 def service_of(request: Request) -> Service:
     """The service that a request is for."""
     service: Service = request.app.state.service

@@ -1,7 +1,7 @@
 """What a server is told: the file of `igla serve --config`, and its defaults."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -62,8 +62,16 @@ class Settings(Section):
     log: Log = Log()
 
 
+S = TypeVar("S", bound=Settings)
+
+
 def load_settings(path: Path | None, precision: str | None = None) -> Settings:
-    """Settings of a YAML file; UserError names what is wrong in it.
+    """Settings of a YAML file; see read_settings."""
+    return read_settings(Settings, path, precision)
+
+
+def read_settings(kind: type[S], path: Path | None, precision: str | None = None) -> S:
+    """Settings of a kind from a YAML file; UserError names what is wrong in it.
 
     precision  in place of the file's
     """
@@ -71,7 +79,7 @@ def load_settings(path: Path | None, precision: str | None = None) -> Settings:
         content = {} if path is None else read_yaml(path) or {}
         if precision is not None and isinstance(content, dict):
             content["precision"] = precision
-        return Settings.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
