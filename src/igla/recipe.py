@@ -171,12 +171,13 @@ class ModelRecipe(Section):
 
 class ObjectiveRecipe(Section):
     task: Literal[
-        "classify", "masked_lm", "replaced_token", "contrastive", "distill", "causal_lm"
+        "classify", "masked_lm", "replaced_token", "contrastive", "distill", "causal_lm", "wedlm"
     ] = Field(
         "classify",
         description="classify: the labels of data; the others: the texts of corpus, by masked "
         "words, by words that a small model replaced, by finding a text again among others, by "
-        "a teacher's states, or, causal_lm, by each next word, which trains a decoder.",
+        "a teacher's states, or, causal_lm, by each next word, which trains a decoder. wedlm: a "
+        "decoder, the base, learns to fill masks as well, several words at once.",
     )
     teachers: tuple[str, ...] = Field(
         (),
@@ -289,14 +290,18 @@ class TrainRecipe(Section):
 
 
 # Defaults of tasks that differ from the fields' own, filled in where a recipe says nothing.
-TASK_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
-    "causal_lm": {
-        "text": {"tokenizer": "byte_bpe", "lowercase": False, "max_length": 512},
-        "model": {"size": "igla-5m", "dropout": 0.0},
-        "optim": {"weight_decay": 0.1, "betas": (0.9, 0.95)},
-        "train": {"batch_tokens": 8192},
-    },
+_DECODER: dict[str, dict[str, Any]] = {
+    "text": {"tokenizer": "byte_bpe", "lowercase": False, "max_length": 512},
+    "model": {"size": "igla-5m", "dropout": 0.0},
+    "optim": {"weight_decay": 0.1, "betas": (0.9, 0.95)},
+    "train": {"batch_tokens": 8192},
 }
+TASK_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
+    "causal_lm": _DECODER,
+    "wedlm": _DECODER | {"optim": _DECODER["optim"] | {"learning_rate": 5e-4}},
+}
+# Tasks that train a decoder.
+DECODER_TASKS = frozenset(TASK_DEFAULTS)
 
 
 class Recipe(Section):

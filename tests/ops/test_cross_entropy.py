@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from igla.ops import cross_entropy, native
-from igla.ops.cross_entropy import linear_cross_entropy
+from igla.ops.cross_entropy import head_cross_entropy, linear_cross_entropy
 from igla.ops.native import Native
 
 ROWS, WIDTH, CLASSES = 37, 24, 301
@@ -104,3 +104,19 @@ def test_without_kernels_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         results.append([total.detach(), drawn, *(tensor.grad for tensor in given)])
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+def test_rows_count_by_their_shares(kernels: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not kernels:
+        monkeypatch.setattr(native, "native", lambda: Native(None, "off"))
+    torch.manual_seed(0)
+    x, weight = torch.randn(1500, 8), torch.randn(30, 8)  # more rows than are held at once
+    words, shares = torch.randint(30, (1500,)), torch.rand(1500)
+    given = [tensor.requires_grad_() for tensor in (x, weight)]
+    total = head_cross_entropy(*given, words, shares)
+    gradients = torch.autograd.grad(2 * total, given)
+    losses = F.cross_entropy(x @ weight.t(), words, reduction="none")
+    expected = torch.autograd.grad(2 * (losses * shares).sum(), given)
+    torch.testing.assert_close(total, (losses * shares).sum(), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-4)

@@ -42,7 +42,7 @@ def linear_cross_entropy(
     chance_M = torch.rand(len(x_MH), dtype=bias_V.dtype, device=x_MH.device)
     if native.runs(x_MH, parameters=[bias_V]):
         learning = torch.is_grad_enabled()
-        given = x_MH, weight_VH, bias_V, targets_M, chance_M, learning
+        given = x_MH, weight_VH, bias_V, targets_M, chance_M, learning, None
         return Guessed(*_LinearCrossEntropy.apply(*given))
     logits_MV = F.linear(x_MH, weight_VH.to(x_MH.dtype)).to(bias_V.dtype) + bias_V
     sums_MV = logits_MV.detach().softmax(1).cumsum(1)
@@ -52,21 +52,28 @@ def linear_cross_entropy(
     return Guessed(total, drawn_M.clamp_(max=len(bias_V) - 1))
 
 
-def head_cross_entropy(x_MH: Tensor, weight_VH: Tensor, targets_M: Tensor) -> Tensor:
-    """Σ −log p of the targets by softmax(x·Wᵀ): the same without a bias and without draws."""
+def head_cross_entropy(
+    x_MH: Tensor, weight_VH: Tensor, targets_M: Tensor, shares_M: Tensor | None = None
+) -> Tensor:
+    """Σ −s·log p of the targets by softmax(x·Wᵀ): the same without a bias and without draws.
+
+    shares  s, how much each row counts, in the type that losses are summed in; None: 1
+    """
     if native.runs(x_MH):
-        given = x_MH, weight_VH, None, targets_M, None, torch.is_grad_enabled()
+        given = x_MH, weight_VH, None, targets_M, None, torch.is_grad_enabled(), shares_M
         total: Tensor = _LinearCrossEntropy.apply(*given)[0]
         return total
     total = x_MH.new_zeros((), dtype=native.accumulator(x_MH.dtype))
-    for part_MH, targets in zip(x_MH.split(ROWS), targets_M.split(ROWS), strict=True):
-        total = total + checkpoint(_plain, part_MH, weight_VH, targets, use_reentrant=False)
+    shares_M = torch.ones_like(targets_M, dtype=total.dtype) if shares_M is None else shares_M
+    parts = (rows.split(ROWS) for rows in (x_MH, targets_M, shares_M))
+    for part_MH, targets, shares in zip(*parts, strict=True):
+        total = total + checkpoint(_plain, part_MH, weight_VH, targets, shares, use_reentrant=False)
     return total
 
 
-def _plain(x_MH: Tensor, weight_VH: Tensor, targets_M: Tensor) -> Tensor:
+def _plain(x_MH: Tensor, weight_VH: Tensor, targets_M: Tensor, shares_M: Tensor) -> Tensor:
     logits_MV = F.linear(x_MH, weight_VH.to(x_MH.dtype)).to(native.accumulator(x_MH.dtype))
-    return F.cross_entropy(logits_MV, targets_M, reduction="sum")
+    return F.cross_entropy(logits_MV, targets_M, reduction="none") @ shares_M
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -79,6 +86,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         targets: Tensor,
         chances: Tensor | None,
         learning: bool,
+        shares: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         x, narrowed = x.contiguous(), narrow(weight, x.dtype).contiguous()
         losses = x.new_empty(len(x), dtype=native.accumulator(x.dtype))
@@ -95,6 +103,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             _softmax_gradient(
                 *(x.dtype, logits, bias, targets[part], chance, losses[part], draw), *logits.shape
             )
+            if shares is not None:
+                logits *= shares[part, None].to(logits.dtype)
             if dx is not None:
                 dx[part] = times(logits, narrowed)
             if dweight is not None:
@@ -104,10 +114,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx.save_for_backward(dx, dweight, dbias)
         if drawn is not None:
             ctx.mark_non_differentiable(drawn)
-        return losses.sum(), drawn
+        return losses.sum() if shares is None else losses @ shares, drawn
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dtotal: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         gradients = (None if d is None else d * dtotal.to(d.dtype) for d in ctx.saved_tensors)
-        return *gradients, None, None, None
+        return *gradients, None, None, None, None

@@ -27,6 +27,7 @@ LARGEST_VOCABULARY = 30522
 # Of byte-level tokenizers: what stands before and after each text, and the marks of a turn in a
 # conversation (ChatML), there before anyone has conversations to learn from.
 END = "<|endoftext|>"
+MASK_OF_BYTES = "<|mask|>"  # which only decoders have that learn to fill masks
 BYTE_TOKENS = (END, "<|im_start|>", "<|im_end|>")
 
 # Above these a vocabulary is said not to suit the text. A vocabulary made for a language needs 1.2
@@ -78,7 +79,7 @@ class TextEncoder:
     @property
     def mask_token_id(self) -> int:
         """UserError when the tokenizer has no mask."""
-        for name in (MASK, "<mask>"):
+        for name in (MASK, "<mask>", MASK_OF_BYTES):
             if (token := self.tokenizer.token_to_id(name)) is not None:
                 return int(token)
         raise UserError(f"The tokenizer has no {MASK}: words cannot be hidden from the model.")
@@ -192,6 +193,12 @@ def _train_on_bytes(texts: Iterable[str], vocab_size: int, *, lowercase: bool) -
     return tokenizer
 
 
+def add_mask(tokenizer: Tokenizer) -> None:
+    """Give a tokenizer a mask, behind all its tokens, if it has none."""
+    if all(tokenizer.token_to_id(name) is None for name in (MASK, "<mask>", MASK_OF_BYTES)):
+        tokenizer.add_special_tokens([MASK_OF_BYTES])
+
+
 def guard_tokenizer(tokenizer: Tokenizer) -> None:
     """Have a tokenizer read texts through text.guard, before its own normaliser."""
     own = [] if tokenizer.normalizer is None else [tokenizer.normalizer]
@@ -231,6 +238,8 @@ def save_tokenizer(folder: Path, encoder: TextEncoder, source: Path | None = Non
         if load_tokenizer(source).to_str() != encoder.tokenizer.to_str():
             # The class that the source names may put a normaliser of its own in the file's place.
             config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        if encoder.tokenizer.token_to_id(MASK_OF_BYTES) is not None:
+            config.setdefault("mask_token", MASK_OF_BYTES)
     else:
         vocabulary = encoder.tokenizer.get_vocab()
         config = {role: name for role, name in _roles(vocabulary) if name in vocabulary}
@@ -243,7 +252,7 @@ def save_tokenizer(folder: Path, encoder: TextEncoder, source: Path | None = Non
 def _roles(vocabulary: dict[str, int]) -> Iterable[tuple[str, str]]:
     """What a vocabulary's special tokens are for, in tokenizer_config.json."""
     if END in vocabulary:
-        return (("bos_token", END), ("eos_token", END))
+        return (("bos_token", END), ("eos_token", END), ("mask_token", MASK_OF_BYTES))
     roles = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
     names = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
     return zip(roles, SPECIAL_TOKENS if PAD in vocabulary else names, strict=True)

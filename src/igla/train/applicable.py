@@ -1,7 +1,7 @@
 """Which settings a task knows: one that it would pass over in silence is refused."""
 
 from igla.errors import UserError
-from igla.recipe import Recipe, defaults_of, field_names
+from igla.recipe import DECODER_TASKS, Recipe, defaults_of, field_names
 
 _OF_CLASSIFY = {
     "text.evasion",
@@ -18,8 +18,9 @@ _OF_CLASSIFY = {
     "objective.teacher_temperature",
 }
 _MASKED = {"masked_lm", "replaced_token"}
-_TEXTS = _MASKED | {"contrastive", "distill", "causal_lm"}
-_ENCODERS = {"classify"} | _TEXTS - {"causal_lm"}
+_ENCODERS_OF_TEXTS = _MASKED | {"contrastive", "distill"}
+_TEXTS = _ENCODERS_OF_TEXTS | DECODER_TASKS
+_ENCODERS = {"classify"} | _ENCODERS_OF_TEXTS
 # Settings that not every task knows, and the tasks that do.
 TASKS: dict[str, set[str]] = {
     **{name: {"classify"} for name in _OF_CLASSIFY},
@@ -54,11 +55,13 @@ def check_applicable(recipe: Recipe) -> None:
         raise UserError(
             "objective.r_drop compares two passes by their dropout: model.dropout is 0."
         )
-    if (task == "causal_lm") != (recipe.text.tokenizer == "byte_bpe"):
+    if (task in DECODER_TASKS) != (recipe.text.tokenizer == "byte_bpe"):
         raise UserError(
             f"text.tokenizer={recipe.text.tokenizer} does not go with objective.task={task}: "
             "decoders read bytes (byte_bpe), and encoders words."
         )
+    if task == "wedlm" and recipe.model.base is None:
+        raise UserError("objective.task=wedlm goes on from a decoder: name it by --base.")
     if recipe.model.ngrams and recipe.text.tokenizer != "wordpiece":
         raise UserError("model.ngrams asks for text.tokenizer=wordpiece.")
     if recipe.curriculum.judge is not None and recipe.curriculum.by != "loss":

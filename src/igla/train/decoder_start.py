@@ -1,16 +1,21 @@
 """How a decoder starts, what its validation tells, and the folder that it leaves."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from igla.errors import UserError
 from igla.model.decoder import Decoder, load_decoder, save_decoder
+from igla.model.decoder.folder import WEDLM
 from igla.model.decoder.zoo import named_decoder
 from igla.model.folder import read_json
+from igla.objective.wedlm import BLOCK
 from igla.recipe import Recipe
 from igla.text.ending import end_of_text
-from igla.text.tokenizer import TextEncoder
+from igla.text.tokenizer import TextEncoder, load_tokenizer
 from igla.train.start import Start
 from igla.train.task import Say
 
@@ -39,6 +44,25 @@ def build_decoder(recipe: Recipe, start: Start, say: Say) -> Decoder:
     return model
 
 
+def build_with_mask(recipe: Recipe, start: Start, say: Say) -> Decoder:
+    """A base that has a row for the mask in its table of words and in its head; a new one, and a
+    spare one that was there, starts as the mean of the others."""
+    assert start.base is not None
+    model, mask = load_decoder(start.base), start.encoder.mask_token_id
+    known = load_tokenizer(start.base).get_vocab_size()
+    if mask < known:
+        return model
+    grown = Decoder(replace(model.config, vocab_size=max(mask + 1, model.config.vocab_size)))
+    weights, own = model.state_dict(), grown.state_dict()
+    with torch.no_grad():
+        for name, value in weights.items():
+            own[name][: len(value)].copy_(value)
+            if name in ("words.weight", "head.weight"):
+                own[name][mask] = value[:known].mean(dim=0)
+    say(f"mask: token {mask} of {grown.config.vocab_size:,}, the mean of all words at first")
+    return grown
+
+
 def bits_per_byte(figures: dict[str, float]) -> dict[str, float]:
     """With the bits that a byte of the texts costs, ends of text included, in place of the bytes
     that a token stands for: what models of different vocabularies can be compared by."""
@@ -58,3 +82,12 @@ def write_decoder(
     if base is not None:
         content = read_json(base / "config.json")
     save_decoder(folder, model, content)
+
+
+def write_with_mask(
+    folder: Path, model: Any, encoder: TextEncoder, tokenizer: Path, base: Path | None
+) -> None:
+    """The same for one that has learned to fill masks, by which generation knows it."""
+    assert base is not None
+    learned = {"mask_token_id": encoder.mask_token_id, "block": BLOCK}
+    save_decoder(folder, model, read_json(base / "config.json") | {WEDLM: learned})

@@ -22,11 +22,18 @@ from igla.objective.distill import Distill
 from igla.objective.masked_lm import MaskedLM
 from igla.objective.masking import Masking
 from igla.objective.replaced_token import ReplacedToken
+from igla.objective.wedlm import Wedlm
 from igla.recipe import Recipe
 from igla.text.ending import bytes_of_tokens, end_of_text
 from igla.text.spelling import continuing
 from igla.text.tokenizer import TextEncoder
-from igla.train.decoder_start import bits_per_byte, build_decoder, write_decoder
+from igla.train.decoder_start import (
+    bits_per_byte,
+    build_decoder,
+    build_with_mask,
+    write_decoder,
+    write_with_mask,
+)
 from igla.train.encoder_start import build_encoder
 from igla.train.start import Start
 from igla.train.task import Say
@@ -136,5 +143,11 @@ PRETEXTS = {
         write_decoder,
         lambda encoder, folder: cut_in_a_row(encoder, end_of_text(folder, encoder.tokenizer)),
         bits_per_byte,
+    ),
+    "wedlm": Pretext(
+        lambda recipe, encoder: Wedlm(encoder.mask_token_id),
+        build_with_mask,
+        write_with_mask,
+        lambda encoder, folder: cut_in_a_row(encoder, end_of_text(folder, encoder.tokenizer)),
     ),
 }

@@ -15,10 +15,11 @@ from igla.model.decoder.folder import read_decoder_config
 from igla.model.encoder import Embeddings
 from igla.model.families import read_config
 from igla.model.folder import read_json
-from igla.recipe import Recipe
+from igla.recipe import DECODER_TASKS, Recipe
 from igla.sealed import BrokenSeal, check_sealed, write_sealed
 from igla.text.tokenizer import (
     TextEncoder,
+    add_mask,
     bytes_vocabulary_for,
     guard_tokenizer,
     load_tokenizer,
@@ -85,6 +86,8 @@ def _new_tokenizer(
         tokenizer = load_tokenizer(base)
         if recipe.text.guard:
             guard_tokenizer(tokenizer)
+        if recipe.objective.task == "wedlm":
+            add_mask(tokenizer)
         return TextEncoder(tokenizer, _max_length(recipe, base))
     size = recipe.text.vocab_size
     if size == "auto":
@@ -105,7 +108,7 @@ def _new_tokenizer(
 def _max_length(recipe: Recipe, base: Path | None) -> int:
     if base is None:
         return recipe.text.max_length
-    if recipe.objective.task == "causal_lm":
+    if recipe.objective.task in DECODER_TASKS:
         return min(recipe.text.max_length, read_decoder_config(base).max_positions)
     config = read_config(read_json(base / "config.json"), str(base))
     return min(recipe.text.max_length, config.max_positions)

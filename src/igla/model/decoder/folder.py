@@ -21,6 +21,9 @@ from igla.model.folder import read_json
 from igla.model.parts import Linear
 
 _HEAD = "lm_head."
+# Of config.json: how a decoder has learned to fill masks (mask_token_id, and block, how many
+# tokens at once).
+WEDLM = "wedlm"
 
 
 def load_decoder(folder: Path, dtype: torch.dtype = torch.float32) -> Decoder:
