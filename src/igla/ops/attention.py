@@ -128,7 +128,7 @@ class _Attend(torch.autograd.Function):
         inputs = _inputs(ctx, qkv.unbind(1), bias, layout.cu_seqlens)
         forward_kernel(qkv.dtype, *inputs, out, log_sums)
         out[layout.tokens :] = 0
-        ctx.save_forbackward_kernel(qkv, bias, out, log_sums)
+        ctx.save_for_backward(qkv, bias, out, log_sums)
         return out
 
     @staticmethod
@@ -154,7 +154,7 @@ class _AttendOnce(torch.autograd.Function):
         ctx.layout, ctx.p, ctx.seed = layout, p, native.draw_seed(p)
         inputs = _inputs(ctx, (q, *kv.unbind(1)), bias, layout.each_once)
         forward_kernel(q.dtype, *inputs, out, log_sums)
-        ctx.save_forbackward_kernel(q, kv, bias, out, log_sums)
+        ctx.save_for_backward(q, kv, bias, out, log_sums)
         return out
 
     @staticmethod
