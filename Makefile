@@ -26,8 +26,9 @@ lint: .venv/developer
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# A file's tests stay in one process, for the servers and models that they share.
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 clean:
 	rm -rf .venv build dist
