@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from igla.errors import UserError
 from igla.infer.backend import BackendStats, Rows, check_rows
 from igla.infer.cache import OutOfBlocks, PagedKVCache, needed
 from igla.model.decoder import Decoder, DecoderConfig
@@ -33,6 +34,11 @@ class TorchBackend:
     def __init__(self, model: Decoder, *, cache_tokens: int = CACHE_TOKENS):
         self.model = model.eval().requires_grad_(False)
         config = model.config
+        if config.is_recurrent:
+            raise UserError(
+                "This model has layers of linear cost, which keep states and no pages: the torch "
+                "engine cannot generate with it."
+            )
         self.vocab_size = config.vocab_size
         self.max_positions: int | None = config.max_positions
         self.device = model.words.weight.device

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from igla.ops import native
 from igla.ops.attention import AttentionLayout, backward_kernel, forward_kernel
+from igla.ops.window_attention import attend_in_window
 
 
 def attend_causally(
@@ -39,6 +40,12 @@ def attend_causally(
     if native.runs(q_TND, k_TKD, v_TKD, parameters=parameters):
         result: Tensor = _AttendCausally.apply(q_TND, k_TKD, v_TKD, layout, window, slopes_N)
         return result
+    if window is not None and slopes_N is None and 2 * window < layout.longest:
+        real = layout.tokens
+        out_TND = attend_in_window(
+            q_TND[:real], k_TKD[:real], v_TKD[:real], layout.cu_seqlens, window
+        )
+        return F.pad(out_TND, (0, 0, 0, 0, 0, len(q_TND) - real))
     grid_BS, mask_SS = layout.grid, _mask(layout, window, slopes_N, q_TND.dtype)
     q_BNSD, k_BKSD, v_BKSD = (x[grid_BS].transpose(1, 2) for x in (q_TND, k_TKD, v_TKD))
     out_BNSD = F.scaled_dot_product_attention(

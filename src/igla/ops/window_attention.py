@@ -1,4 +1,5 @@
-"""Causal attention to a window of the last tokens, whose cost grows with length times window.
+"""Causal attention to a window of the last tokens in plain torch, whose cost grows with length
+times window, as that of the compiled kernels does.
 
 Shape suffixes: T tokens in all, G blocks, C tokens of a block, N heads of queries, K heads of keys
 and values, D width of a head.

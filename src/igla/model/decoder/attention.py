@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from igla.data.batch import PackedBatch
 from igla.model.decoder.config import DecoderConfig
+from igla.model.decoder.mixers.memory import PackedMemory
 from igla.model.decoder.norm import RMSNorm
 from igla.model.decoder.position import Rotation, alibi_slopes, rotate
 from igla.model.parts import Linear
@@ -61,4 +62,4 @@ def packed_causal(batch: PackedBatch, config: DecoderConfig) -> Attend:
         window = config.window(layer)
         return attend_causally(query_TND, key_TKD, value_TKD, layout, window, slopes)
 
-    return attend
+    return PackedMemory(attend, batch.cu_seqlens) if config.is_recurrent else attend

@@ -51,6 +51,9 @@ class Llama3Scaling:
 Scaling = LinearScaling | DynamicScaling | YarnScaling | Llama3Scaling
 
 
+Mixer = Literal["attention", "gla", "ssd"]
+
+
 @dataclass(frozen=True)
 class ExpertsConfig:
     """A mixture of experts in place of each layer's feed-forward part; each is of its width.
@@ -88,6 +91,9 @@ class DecoderConfig:
     norm_placement   pre: x + f(norm(x)), and a norm after the last layer; post: norm(x + f(x))
     tied             whether the head is the table of words
     experts          a mixture of experts in every layer; None: one feed-forward part
+    mixers           what layers have for attention, in turn and over again: attention, gla (gated
+                     linear attention) or ssd (the state space of Mamba-2)
+    state_size       width of the keys of ssd
     """
 
     vocab_size: int
@@ -113,6 +119,8 @@ class DecoderConfig:
     ffn_bias: bool = False
     tied: bool = False
     experts: ExpertsConfig | None = None
+    mixers: tuple[Mixer, ...] = ("attention",)
+    state_size: int = 64
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:
@@ -121,6 +129,20 @@ class DecoderConfig:
             )
         if self.position == "rope" and self.head_dim % 2:
             raise UserError(f"Heads of width {self.head_dim} cannot be rotated: it must be even.")
+        if self.is_recurrent and self.hidden_size % (2 * self.heads):
+            raise UserError(
+                f"A width of {self.hidden_size} cannot be shared by {self.heads} heads of "
+                f"{' or '.join(self.mixers)}: it must be a multiple of {2 * self.heads}."
+            )
+
+    def mixer(self, layer: int) -> Mixer:
+        """What a layer has for attention."""
+        return self.mixers[layer % len(self.mixers)]
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether a layer keeps a state, so that the model asks for a mixers.Memory."""
+        return any(self.mixer(layer) != "attention" for layer in range(self.layers))
 
     def window(self, layer: int) -> int | None:
         """How many tokens a token of a layer attends to at most; None: all before it."""

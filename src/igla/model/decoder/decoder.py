@@ -16,9 +16,16 @@ from igla.model.decoder.attention import Attend, Attention
 from igla.model.decoder.config import DecoderConfig
 from igla.model.decoder.experts import ExpertLinear, Experts, Router, Routings
 from igla.model.decoder.feed_forward import FeedForward
+from igla.model.decoder.mixers import GatedLinearAttention, StateSpace
 from igla.model.decoder.norm import norm
 from igla.model.decoder.position import Rotation, rotation
 from igla.model.parts import Embedding, Linear
+
+MIXERS: dict[str, type[Attention | GatedLinearAttention | StateSpace]] = {
+    "attention": Attention,
+    "gla": GatedLinearAttention,
+    "ssd": StateSpace,
+}
 
 
 class Layer(nn.Module):
@@ -28,7 +35,7 @@ class Layer(nn.Module):
         super().__init__()
         self.post = config.norm_placement == "post"
         self.attention_norm = norm(config)
-        self.attention = Attention(config, layer)
+        self.attention = MIXERS[config.mixer(layer)](config, layer)
         self.ffn_norm = norm(config)
         mixture = config.experts
         self.ffn = FeedForward(config) if mixture is None else Experts(config, mixture, layer)
@@ -74,7 +81,8 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """Hidden states after the last norm [T, H].
 
-        attend    is asked once a layer, in order, with that layer's queries, keys and values
+        attend    is asked once a layer, in order, with that layer's queries, keys and values; a
+                  mixers.Memory where config.is_recurrent
         routings  where layers note what their routers decide, if they have any
         """
         x_TH = self.words(tokens_T)

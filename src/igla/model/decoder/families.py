@@ -9,6 +9,7 @@ from igla.model.decoder.family import Family
 from igla.model.decoder.gpt2 import GPT2
 from igla.model.decoder.llama import LLAMA, MISTRAL, QWEN2, QWEN3
 from igla.model.decoder.mixtral import MIXTRAL, QWEN3_MOE
+from igla.model.decoder.own import OWN
 
 FAMILIES: dict[str, Family] = {
     "llama": LLAMA,
@@ -18,6 +19,7 @@ FAMILIES: dict[str, Family] = {
     "gpt2": GPT2,
     "mixtral": MIXTRAL,
     "qwen3_moe": QWEN3_MOE,
+    "igla": OWN,  # the last: it can say everything
 }
 
 
@@ -33,11 +35,8 @@ def family_of(content: Mapping[str, Any], where: str) -> Family:
 
 
 def type_of(config: DecoderConfig) -> str:
-    """The first architecture that can say all of a config."""
-    for model_type, family in FAMILIES.items():
-        if can_say(family, config):
-            return model_type
-    raise UserError("No architecture of Hugging Face that is known here has a decoder's shape.")
+    """The first architecture that can say all of a config; igla's own can."""
+    return next((name for name, family in FAMILIES.items() if can_say(family, config)), "igla")
 
 
 def can_say(family: Family, config: DecoderConfig) -> bool:

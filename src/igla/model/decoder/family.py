@@ -36,7 +36,7 @@ class Family:
     """How one architecture is spelt.
 
     body     prefix of the tensors but the head's; folders saved without a head lack it
-    places   our module → theirs; {i} is the layer
+    places   our module → theirs; {i} is the layer. None: their names are ours
     read     from a config.json and where it is
     write    the architecture's fields of a config.json
     ignored  ends of names of tensors that older folders hold and nobody needs
@@ -44,7 +44,7 @@ class Family:
 
     architecture: str
     body: str
-    places: Mapping[str, Place]
+    places: Mapping[str, Place] | None
     read: Callable[[Mapping[str, Any], str], DecoderConfig]
     write: Callable[[DecoderConfig], dict[str, Any]]
     ignored: tuple[str, ...] = ()

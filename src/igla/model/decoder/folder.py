@@ -15,6 +15,7 @@ from torch import Tensor
 from igla.errors import UserError
 from igla.model.decoder.config import DecoderConfig
 from igla.model.decoder.decoder import Decoder
+from igla.model.decoder.experts import ExpertLinear
 from igla.model.decoder.families import FAMILIES, can_say, family_of, type_of
 from igla.model.decoder.family import Family, Place
 from igla.model.folder import read_json
@@ -41,13 +42,13 @@ def load_decoder(folder: Path, dtype: torch.dtype = torch.float32) -> Decoder:
         model = Decoder(config)
     model = model.to(dtype).to_empty(device="cpu")
     for module in model.modules():
-        if isinstance(module, Linear):
+        if isinstance(module, Linear | ExpertLinear):
             module.weight.grad_dtype = None  # to_empty has made a new parameter
     with _open(folder) as files, torch.no_grad():
         theirs = _Tensors(files, family, folder)
-        for name, parameter in model.named_parameters():
+        for name, value in model.state_dict().items():
             place, kind = place_of(name, family)
-            parameter.copy_(theirs.part(place, kind, parameter.shape))
+            value.copy_(theirs.part(place, kind, value.shape))
     if unused := theirs.unused(tied=config.tied):
         raise UserError(
             f"{folder} holds {len(unused)} weights for which a {content['model_type']} of its "
@@ -183,6 +184,8 @@ def _open(folder: Path) -> Iterator[dict[str, Any]]:
 def place_of(name: str, family: Family) -> tuple[Place, str]:
     """Where a folder of the family keeps one of our tensors, and which of its module's it is."""
     module, _, kind = name.rpartition(".")
+    if family.places is None:
+        return Place(module), kind
     layer = module.split(".")[1] if module.startswith("layers.") else ""
     place = family.places[module.replace(f"layers.{layer}.", "layers.{i}.", 1)]
     return place.of_layer(layer), kind
