@@ -87,7 +87,8 @@ class Decoding(Protocol):
         ...
 
     def decide(self, text: Text, logits_RV: Tensor) -> Decision:
-        """The logits are those of the text's last token and of the rows that were proposed last."""
+        """The logits are those of the text's last token and of the rows that were proposed last;
+        of the latter alone after a decision for no token."""
         ...
 
 

@@ -88,7 +88,7 @@ class _Plan:
     def rows(self) -> Rows:
         scratch = len(self.proposed) if self.proposal and self.proposal.scratch else 0
         count = len(self.tokens) + len(self.proposed)
-        logits = 1 + len(self.proposed) if self.proposal else 0
+        logits = min(1, len(self.tokens)) + len(self.proposed) if self.proposal else 0
         return Rows(self.place.number, count - scratch, scratch, logits)
 
 
