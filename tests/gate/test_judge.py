@@ -8,15 +8,17 @@ from sklearn.metrics import average_precision_score
 
 from igla.gate.judge import (
     Opinions,
-    Rules,
+    Verdict,
     average_precision,
     change_in_pr_auc,
     cut_at_rate,
     false_positive_rates,
     judge,
 )
+from igla.gate.learner_settings import Rules
 
 CUTS = (0.5, 0.5)
+RULES = Rules()
 
 
 def scores(blocked: np.ndarray, skill: float, seed: int) -> np.ndarray:
@@ -34,6 +36,16 @@ def rows(before: float, after: float, count: int = 1000, same: bool = True) -> O
     )
 
 
+def decided(
+    holdout: Opinions,
+    recent: Opinions,
+    cuts: tuple[float, float] = CUTS,
+    best: float | None = None,
+    rules: Rules = RULES,
+) -> Verdict:
+    return judge(holdout, recent, cuts, best, rules)
+
+
 def test_average_precision_is_scikit_learns_with_ties_and_weights() -> None:
     random = np.random.default_rng(3)
     ones = random.random(200) < 0.4
@@ -45,7 +57,7 @@ def test_average_precision_is_scikit_learns_with_ties_and_weights() -> None:
 
 
 def test_a_better_copy_passes_and_says_by_how_much() -> None:
-    verdict = judge(rows(1.0, 1.3), rows(1.0, 1.3, 60), CUTS)
+    verdict = decided(rows(1.0, 1.3), rows(1.0, 1.3, 60), CUTS)
     assert verdict.passed, verdict.reason
     assert verdict.reason.startswith("passed: PR-AUC on the holdout +")
     assert verdict.holdout is not None and verdict.holdout.low > 0
@@ -53,13 +65,13 @@ def test_a_better_copy_passes_and_says_by_how_much() -> None:
 
 
 def test_a_worse_copy_is_rejected_with_its_loss() -> None:
-    verdict = judge(rows(1.0, 0.8), rows(1.0, 1.3, 60), CUTS)
+    verdict = decided(rows(1.0, 0.8), rows(1.0, 1.3, 60), CUTS)
     assert not verdict.passed
     assert "may have fallen by more than 0.5 points" in verdict.reason
 
 
 def test_a_copy_that_is_as_good_but_quite_another_one_is_not_proven() -> None:
-    verdict = judge(rows(1.0, 1.0, 1000, same=False), rows(1.0, 1.3, 60), CUTS)
+    verdict = decided(rows(1.0, 1.0, 1000, same=False), rows(1.0, 1.3, 60), CUTS)
     assert verdict.holdout is not None and abs(verdict.holdout.value) < 0.05
     assert not verdict.passed
 
@@ -70,11 +82,11 @@ def test_a_rise_of_one_slices_false_positives_is_enough_to_reject() -> None:
     quiet = np.flatnonzero((holdout.slices == "short") & ~holdout.blocked & (after < 0.5))
     after[quiet[:8]] = 0.51
     worse = replace(holdout, after=after, before=holdout.after)
-    verdict = judge(worse, rows(1.0, 1.3, 60), CUTS, rules=Rules(fall=0.1))
+    verdict = decided(worse, rows(1.0, 1.3, 60), CUTS, rules=Rules(fall=0.1))
     assert not verdict.passed
     assert "in the slice short" in verdict.reason and "slice long" not in verdict.reason
     # Another cut mends it.
-    higher = judge(worse, rows(1.0, 1.3, 60), (0.5, 0.52), rules=Rules(fall=0.1))
+    higher = decided(worse, rows(1.0, 1.3, 60), (0.5, 0.52), rules=Rules(fall=0.1))
     assert higher.passed, higher.reason
 
 
@@ -84,12 +96,12 @@ def test_slices_with_few_rows_are_not_judged() -> None:
 
 
 def test_no_gain_on_recent_feedback_is_no_reason_to_change() -> None:
-    verdict = judge(rows(1.0, 1.3), rows(1.0, 1.0, 60), CUTS)
+    verdict = decided(rows(1.0, 1.3), rows(1.0, 1.0, 60), CUTS)
     assert not verdict.passed and "on recent feedback" in verdict.reason
 
 
 def test_too_few_rows_are_said_and_nothing_is_computed_on_them() -> None:
-    verdict = judge(rows(1.0, 1.3, 30), rows(1.0, 1.3, 12), CUTS)
+    verdict = decided(rows(1.0, 1.3, 30), rows(1.0, 1.3, 12), CUTS)
     assert not verdict.passed and verdict.holdout is None and verdict.recent is None
     assert "and 20 of each are needed" in verdict.reason
     assert "12 rows are kept from training, and 20 are needed" in verdict.reason
@@ -97,23 +109,23 @@ def test_too_few_rows_are_said_and_nothing_is_computed_on_them() -> None:
 
 def test_without_any_rows_a_copy_is_rejected() -> None:
     empty = rows(1.0, 1.0).take(np.arange(0))
-    verdict = judge(empty, empty, CUTS)
+    verdict = decided(empty, empty, CUTS)
     assert not verdict.passed and verdict.false_rates == {}
 
 
 def test_feedback_of_one_kind_is_judged_by_its_likelihood() -> None:
     recent = rows(1.0, 1.5, 200)
     recent = recent.take(np.flatnonzero(recent.blocked))
-    verdict = judge(rows(1.0, 1.3), recent, CUTS)
+    verdict = decided(rows(1.0, 1.3), recent, CUTS)
     assert verdict.recent_figure == "log_likelihood" and verdict.passed, verdict.reason
     backwards = replace(recent, before=recent.after, after=recent.before)
-    assert not judge(rows(1.0, 1.3), backwards, CUTS).passed
+    assert not decided(rows(1.0, 1.3), backwards, CUTS).passed
 
 
 def test_many_small_steps_down_do_not_make_a_large_one() -> None:
     holdout = rows(1.0, 1.3)
-    assert judge(holdout, rows(1.0, 1.3, 60), CUTS, best=0.5).passed
-    verdict = judge(holdout, rows(1.0, 1.3, 60), CUTS, best=0.999)
+    assert decided(holdout, rows(1.0, 1.3, 60), CUTS, best=0.5).passed
+    verdict = decided(holdout, rows(1.0, 1.3, 60), CUTS, best=0.999)
     assert not verdict.passed and "a version that has served had 0.999" in verdict.reason
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from igla.evaluate.interval import DRAWS, SEED, interval
 from igla.evaluate.metrics import TINY
+from igla.gate.learner_settings import Rules
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,25 +26,6 @@ class Opinions:
 
     def take(self, rows: np.ndarray) -> "Opinions":
         return Opinions(self.blocked[rows], self.before[rows], self.after[rows], self.slices[rows])
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What a copy has to keep to.
-
-    fall           the lower bound of the change in PR-AUC on the holdout is to be above −fall
-    false_rise     the most by which a slice's false-positive rate may rise
-    fewest         rows of either kind that the holdout needs
-    fewest_slice   rows to be allowed from which a slice is judged: with fewer, one row alone would
-                   be more than false_rise
-    fewest_recent  rows of recent feedback that are needed; and of either kind for PR-AUC, half
-    """
-
-    fall: float = 0.005
-    false_rise: float = 0.01
-    fewest: int = 20
-    fewest_slice: int = 100
-    fewest_recent: int = 20
 
 
 @dataclass(frozen=True)
@@ -82,8 +64,8 @@ def judge(
     holdout: Opinions,
     recent: Opinions,
     cuts: tuple[float, float],
-    best: float | None = None,
-    rules: Rules = Rules(),
+    best: float | None,
+    rules: Rules,
 ) -> Verdict:
     """Compare a copy with the version that serves.
 

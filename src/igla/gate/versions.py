@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -44,17 +44,12 @@ class About:
 
 @dataclass(frozen=True)
 class Serving:
-    """Which version serves.
-
-    lessons  number of the last feedback that is not to be learned from again by itself: that of a
-             version which was rolled back; new feedback brings it back in
-    by       the learner's name, or whose hand it was
-    """
+    """Which version serves, since when (seconds since 1970), and who has let it: the learner, or
+    whose hand it was."""
 
     name: str
     since: float
     by: str
-    lessons: int = 0
 
 
 class Versions:
@@ -123,7 +118,7 @@ class Versions:
         with self._locked():
             if instead_of is not None and self.serving().name != instead_of:
                 return False
-            self._point(Serving(name, time.time(), by, self._lessons_seen()))
+            self._point(Serving(name, time.time(), by))
         return True
 
     def rollback(self, by: str, to: str | None = None) -> str:
@@ -135,25 +130,23 @@ class Versions:
             if target is None:
                 raise UserError(f"{serving.name} is the first version: there is none before it.")
             self.check(target)
-            lessons = max(self._lessons_seen(), self.about(serving.name).lessons)
-            self._point(Serving(target, time.time(), by, lessons))
+            self._point(Serving(target, time.time(), by))
         return target
 
-    def best(self, figure: Callable[[About], float | None]) -> float | None:
-        """The highest figure among the versions that the serving one descends from, itself too."""
-        found: list[float] = []
-        name: str | None = self.serving().name
-        while name is not None and self.path(name).is_dir():
-            about = self.about(name)
-            if (value := figure(about)) is not None:
-                found.append(value)
-            name = about.parent
-        return max(found, default=None)
+    def best(self, figure: Callable[[About], float]) -> str:
+        """Of the versions that the serving one descends from, itself too, as far as they are still
+        there: the one with the highest figure."""
+        name = self.serving().name
+        found = {name: figure(self.about(name))}
+        while (name := self.about(name).parent or "") and self.path(name).is_dir():
+            found[name] = figure(self.about(name))
+        return max(found, key=found.__getitem__)
 
-    def prune(self, keep: int) -> list[str]:
-        """Remove all but the newest `keep` and the serving one with its parent; what went."""
+    def prune(self, keep: int, also: Collection[str] = ()) -> list[str]:
+        """Remove all but the newest `keep`, the serving one with its parent, and those named; what
+        went."""
         serving = self.serving().name
-        held = {serving, self.about(serving).parent, *self.names()[-keep:]}
+        held = {serving, self.about(serving).parent, *also, *self.names()[-keep:]}
         going = [name for name in self.names() if name not in held]
         for name in going:
             # Under a hidden name first, so that a killed removal leaves no half version.
@@ -162,13 +155,14 @@ class Versions:
             shutil.rmtree(doomed)
         return going
 
+    def tried(self) -> int:
+        """Number of the last feedback that any version, whatever became of it, has learned from."""
+        return max(self.about(name).lessons for name in self.names())
+
     def clean(self) -> None:
         """Remove what a killed process left unfinished; none may be writing."""
         if self.folder.is_dir():
             remove_unfinished(self.folder, "v*")
-
-    def _lessons_seen(self) -> int:
-        return self.serving().lessons if (self.folder / POINTER).is_file() else 0
 
     def _point(self, serving: Serving) -> None:
         text = json.dumps(asdict(serving), ensure_ascii=False)

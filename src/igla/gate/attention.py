@@ -1,0 +1,65 @@
+"""What the learner knows of the log: it reads on from where it was, and is never told twice."""
+
+from dataclasses import dataclass, field
+
+from igla.gate.alignment import Alignment, agreement
+from igla.gate.drift import Drift
+from igla.gate.home import Home
+from igla.gate.log import Feedback, GateLog
+from igla.gate.material import slice_of
+from igla.text.tokenizer import load_tokenizer
+
+# Feedback that is held, and learned from; of a longer log the latest.
+WINDOW = 50_000
+
+
+@dataclass
+class Attention:
+    """Feedback that stands, and what follows from it and from the decisions.
+
+    drift  of what the serving version has decided; begins anew with each version
+    """
+
+    log: GateLog
+    home: Home
+    feedback: list[Feedback] = field(default_factory=list)
+    alignment: Alignment = field(default_factory=Alignment)
+    drift: Drift = field(default_factory=Drift)
+    serving: str = ""
+    _read: int = 0
+    _gone: int = 0
+    _decided: int = 0
+
+    def read(self) -> None:
+        """Read on; DBAPIError when the log cannot be read."""
+        serving = self.home.versions.serving().name
+        if serving != self.serving:
+            self.serving, self.drift = serving, Drift()
+            self._tokenizer = load_tokenizer(self.home.versions.path(serving))
+        while more := self.log.feedback_since(self._read):
+            self._read = more[-1].seq
+            self.feedback = [*self.feedback, *more][-WINDOW:]
+            self.alignment.add(more, slice_of)
+            for one in more:
+                if one.version in (None, serving):
+                    self.drift.heard(agreement(one))
+        if gone := self.log.gone_since(self._gone):
+            self._gone = gone[-1].seq
+            names = {one.id for one in gone}
+            self.feedback = [
+                one for one in self.feedback if one.id not in names and one.decision not in names
+            ]
+        while decided := self.log.decisions(self._decided, version=serving):
+            self._decided = decided[-1].seq
+            texts = [one.text or "" for one in decided]
+            for one, tokens in zip(decided, self._tokens(texts), strict=True):
+                self.drift.decided(one.probability, tokens)
+
+    def new(self) -> int:
+        """Feedback that no version has learned from, whatever became of it."""
+        tried = self.home.versions.tried()
+        return sum(one.seq > tried and one.text is not None for one in self.feedback)
+
+    def _tokens(self, texts: list[str]) -> list[list[int]]:
+        encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [one.ids for one in encoded]

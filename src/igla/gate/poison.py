@@ -1,0 +1,185 @@
+"""What feedback is learned from, and how much: pure functions of the log.
+
+A voice is whoever gives feedback under a name of their own: an API key, or without keys the name
+that the client gave. One voice alone, however loud, cannot teach much.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from scipy.sparse import csr_matrix, vstack
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from igla.gate.learner_settings import Trust
+from igla.gate.log.records import Feedback
+
+# Texts that are compared with all others at once.
+_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is learned from one context.
+
+    seq     place in the log of the last feedback that says so
+    target  1: to be allowed; 0: to be blocked
+    voices  who says so
+    """
+
+    seq: int
+    context: str
+    text: str
+    target: int
+    weight: float
+    voices: frozenset[str]
+    slice: str | None
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Sifted:
+    """Lessons in the order of the log, and why other feedback is none: reason → how many."""
+
+    lessons: tuple[Lesson, ...]
+    left_out: dict[str, int]
+
+
+class Neighbours:
+    """Texts with labels, to ask what those say that are like another text.
+
+    Likeness is the cosine of TF-IDF over words and pairs of words. It is not the model's own, by
+    which a text that the model is wrong about would lie among those that it is taken for.
+    """
+
+    def __init__(self, texts: Sequence[str], targets: np.ndarray, trust: Trust):
+        self.trust = trust
+        self.targets = targets
+        self._vectors = TfidfVectorizer(
+            ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\w+"
+        )
+        self._matrix: csr_matrix = self._vectors.fit_transform(texts)
+
+    def near(self, texts: Sequence[str]) -> csr_matrix:
+        """[N, M] 1 where a text is like one of these."""
+        parts = []
+        for start in range(0, len(texts), _AT_ONCE):
+            found = self._vectors.transform(texts[start : start + _AT_ONCE]) @ self._matrix.T
+            parts.append(found >= self.trust.similarity)
+        return vstack(parts, format="csr").astype(np.int32)
+
+    def contradict(self, texts: Sequence[str], targets: np.ndarray) -> np.ndarray:
+        """[N] bool, which texts have enough near neighbours, and none with their own target."""
+        near = self.near(texts)
+        count, allowed = near.sum(axis=1).A1, near @ self.targets
+        agree = np.where(targets == 1, allowed, count - allowed)
+        return np.asarray((count >= self.trust.neighbours) & (agree == 0))
+
+
+def sift(
+    feedback: Iterable[Feedback], trust: Trust, neighbours: Neighbours | None = None
+) -> Sifted:
+    """One lesson of each context at most, by what its voices say now.
+
+    neighbours  of the holdout, for the check of outliers
+    """
+    left_out: Counter[str] = Counter()
+    of_contexts: dict[str, list[Feedback]] = {}
+    for one in _within_caps(feedback, trust.per_hour, left_out):
+        if one.text is None or one.context is None:
+            left_out["its text was not kept"] += 1
+        else:
+            of_contexts.setdefault(one.context, []).append(one)
+    lessons = []
+    for context, said in of_contexts.items():
+        latest = {voice_of(one): one for one in said}  # of each voice the last word
+        left_out["the same voice has said something since"] += len(said) - len(latest)
+        shares = Counter(one.target for one in latest.values())
+        if shares[0] == shares[1]:
+            left_out["as many voices say the opposite"] += len(latest)
+            continue
+        target = int(shares[1] > shares[0])
+        agreeing = [one for one in latest.values() if one.target == target]
+        left_out["more voices say the opposite"] += len(latest) - len(agreeing)
+        heard = len(agreeing) >= trust.voices
+        weight = max(one.weight for one in agreeing)
+        last = max(agreeing, key=lambda one: one.seq)
+        assert last.text is not None
+        lessons.append(
+            Lesson(
+                last.seq,
+                context,
+                last.text,
+                target,
+                float(weight if heard else min(weight, trust.alone)),
+                frozenset(map(voice_of, agreeing)),
+                last.slice,
+                last.at,
+            )
+        )
+    lessons.sort(key=lambda lesson: lesson.seq)
+    if neighbours is not None:
+        lessons = _without_outliers(lessons, neighbours, left_out)
+    return Sifted(tuple(lessons), {reason: count for reason, count in left_out.items() if count})
+
+
+def voice_of(feedback: Feedback) -> str:
+    """Who speaks: the API key, or without keys the name that was given."""
+    return feedback.key or feedback.who
+
+
+def contested(
+    texts: Sequence[str], targets: np.ndarray, lessons: Sequence[Lesson], trust: Trust
+) -> np.ndarray:
+    """[N] bool, which rows of the holdout the present policy contradicts: they have enough
+    neighbours among the lessons, all of those say the opposite, and not all in one voice."""
+    if not lessons:
+        return np.zeros(len(texts), dtype=bool)
+    said = np.array([lesson.target for lesson in lessons])
+    neighbours = Neighbours([lesson.text for lesson in lessons], said, trust)
+    found = neighbours.contradict(texts, targets)
+    near = neighbours.near([texts[row] for row in np.flatnonzero(found)]) if found.any() else []
+    for row, line in zip(np.flatnonzero(found), near, strict=True):
+        found[row] = len(_voices(lessons, line.indices)) >= trust.voices
+    return found
+
+
+def _voices(lessons: Sequence[Lesson], rows: np.ndarray) -> frozenset[str]:
+    return frozenset[str]().union(*(lessons[row].voices for row in rows))
+
+
+def _within_caps(
+    feedback: Iterable[Feedback], per_hour: int, left_out: Counter[str]
+) -> Iterable[Feedback]:
+    given: Counter[tuple[str, int]] = Counter()
+    for one in feedback:
+        hour = (voice_of(one), int(one.at.timestamp() // 3600))
+        given[hour] += 1
+        if given[hour] > per_hour:
+            left_out["its voice has given more in that hour than is learned from"] += 1
+        else:
+            yield one
+
+
+def _without_outliers(
+    lessons: list[Lesson], neighbours: Neighbours, left_out: Counter[str]
+) -> list[Lesson]:
+    """Without those that all neighbours in the holdout contradict, unless enough voices say the
+    same of contexts like them."""
+    if not lessons:
+        return lessons
+    trust, texts = neighbours.trust, [lesson.text for lesson in lessons]
+    targets = np.array([lesson.target for lesson in lessons])
+    odd = np.flatnonzero(neighbours.contradict(texts, targets))
+    if not len(odd):
+        return lessons
+    near = Neighbours(texts, targets, trust).near([texts[row] for row in odd])
+    doubted = set()
+    for row, line in zip(odd, near, strict=True):
+        agreeing = line.indices[targets[line.indices] == targets[row]]
+        if len(_voices(lessons, agreeing)) < trust.voices:
+            doubted.add(row)
+    left_out["all that is like it in the holdout says the opposite"] += len(doubted)
+    return [lesson for row, lesson in enumerate(lessons) if row not in doubted]

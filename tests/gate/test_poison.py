@@ -1,0 +1,105 @@
+"""Whose feedback is learned from, and how much."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from igla.gate.learner_settings import Trust
+from igla.gate.poison import Neighbours, contested, sift
+
+HOLDOUT = [
+    "remove the folder of the shop",
+    "remove the folder of the shop now",
+    "please remove the folder of the shop",
+    "read the letters of the bank",
+]
+TARGETS = np.array([0, 0, 0, 1])
+Give = Callable[..., Any]
+
+
+def test_a_second_voice_gives_the_weight_of_a_wrong_decision(give: Give) -> None:
+    alone = sift([give("one", "wrongly_blocked"), give("two", "override_allow")], Trust())
+    assert [lesson.weight for lesson in alone.lessons] == [2, 2]
+    twice = [give("one", "wrongly_blocked"), give("one", "wrongly_blocked", "boris", repeats=1)]
+    [lesson] = sift(twice, Trust()).lessons
+    assert (lesson.weight, lesson.target, lesson.voices) == (6, 1, {"anna", "boris"})
+    [lesson] = sift(twice[:1], Trust(voices=1)).lessons
+    assert lesson.weight == 4
+
+
+def test_the_same_voice_is_no_second_one_however_often_it_speaks(give: Give) -> None:
+    said = [give("one", "wrongly_blocked", repeats=number) for number in range(5)]
+    found = sift(said, Trust())
+    assert [lesson.weight for lesson in found.lessons] == [2]
+    assert found.left_out == {"the same voice has said something since": 4}
+
+
+def test_of_each_voice_the_last_word_counts_and_the_more_voices_win(give: Give) -> None:
+    said = [
+        give("one", "override_allow", "anna"),
+        give("one", "override_block", "boris"),
+        give("one", "override_block", "anna"),
+        give("two", "override_allow", "anna"),
+        give("two", "override_block", "boris"),
+    ]
+    found = sift(said, Trust())
+    [lesson] = found.lessons
+    assert (lesson.text, lesson.target, lesson.seq) == ("one", 0, 3)
+    assert found.left_out["as many voices say the opposite"] == 2
+    third = sift([*said, give("two", "override_block", "vera")], Trust())
+    assert [lesson.target for lesson in third.lessons] == [0, 0]
+    assert third.left_out["more voices say the opposite"] == 1
+
+
+def test_a_voice_is_learned_from_so_often_in_an_hour(give: Give) -> None:
+    loud = [give(f"text {number}", "confirmed_block", minutes=number) for number in range(59)]
+    other = [give("another text", "confirmed_allow", "boris")]
+    later = [give("yet another", "confirmed_allow", minutes=61)]
+    found = sift([*loud, *other, *later], Trust(per_hour=10))
+    assert len(found.lessons) == 12
+    assert found.left_out == {
+        "its voice has given more in that hour than is learned from": 49,
+    }
+
+
+def test_what_all_neighbours_contradict_needs_a_second_voice(give: Give) -> None:
+    neighbours = Neighbours(HOLDOUT, TARGETS, Trust())
+    odd = give("remove the folder of the shop today", "wrongly_blocked")
+    fair = give("read the letters of the bank today", "wrongly_allowed")
+    agreeing = give("remove the folder of the shop tomorrow", "wrongly_allowed")
+    found = sift([odd, fair, agreeing], Trust(), neighbours)
+    # Of one neighbour, with the other label, nothing follows.
+    assert [lesson.seq for lesson in found.lessons] == [fair.seq, agreeing.seq]
+    assert found.left_out == {"all that is like it in the holdout says the opposite": 1}
+    # Of the same context, or of another one like it.
+    for text in ("remove the folder of the shop today", "oh remove the folder of the shop"):
+        second = give(text, "wrongly_blocked", "boris")
+        found = sift([odd, second], Trust(), neighbours)
+        assert not found.left_out and found.lessons[-1].target == 1
+    mine = give("oh remove the folder of the shop", "wrongly_blocked", "anna")
+    assert not sift([odd, mine], Trust(), neighbours).lessons
+
+
+def test_rows_that_several_voices_contradict_are_contested(give: Give) -> None:
+    said = [
+        give(f"{word} remove the folder of the shop", "override_allow", who)
+        for word, who in (("oh", "anna"), ("well", "anna"), ("then", "anna"))
+    ]
+    lessons = sift(said, Trust()).lessons
+    assert not contested(HOLDOUT, TARGETS, lessons, Trust()).any()
+    assert not contested(HOLDOUT, TARGETS, (), Trust()).any()
+    lessons = sift([*said, give("so remove the folder of the shop", "override_allow", "boris")],
+                   Trust()).lessons  # fmt: skip
+    assert contested(HOLDOUT, TARGETS, lessons, Trust()).tolist() == [True, True, True, False]
+    # One that agrees with a row defends it.
+    other = give("just remove the folder of the shop", "confirmed_block", "vera")
+    lessons = (*lessons, *sift([other], Trust()).lessons)
+    assert not contested(HOLDOUT, TARGETS, lessons, Trust()).any()
+
+
+def test_feedback_without_a_text_is_counted_and_not_learned_from(give: Give) -> None:
+    one = give("one", "confirmed_allow")
+    object.__setattr__(one, "text", None)
+    found = sift([one], Trust())
+    assert not found.lessons and found.left_out == {"its text was not kept": 1}

@@ -1,0 +1,198 @@
+"""The learner as a process: it begins by itself, survives, and never outlives its server."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import DBAPIError
+
+from igla.gate.attention import Attention
+from igla.gate.home import Home
+from igla.gate.learner import Learner, round_at_work
+from igla.gate.learner_settings import LearnerSettings, Learning
+from igla.gate.log import Feedback, GateLog, NewFeedback
+from igla.gate.process import Process, told, why_due
+from igla.gate.versions import Versions
+
+Slang = Callable[..., list[Feedback]]
+QUICK = LearnerSettings(
+    learning=Learning(
+        count=100, learning_rate=5e-3, epochs=5, fisher_rows=32, save_seconds=0.001, niceness=0
+    )
+)
+
+
+def give(log: GateLog, feedback: list[Feedback]) -> None:
+    log.write(
+        [
+            NewFeedback(outcome=one.outcome, text=one.text, context=one.context, who=one.who)
+            for one in feedback
+        ]
+    )
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[GateLog]:
+    opened = GateLog(f"sqlite:///{tmp_path / 'gate.db'}")
+    yield opened
+    opened.close()
+
+
+@contextmanager
+def running(home: Home, log: GateLog, settings: LearnerSettings) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "igla.gate.process"],
+        stdin=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+    )
+    assert process.stdin is not None
+    process.stdin.write(told(home, str(log.database), 1, settings))
+    process.stdin.flush()
+    try:
+        yield process
+    finally:
+        process.stdin.close()
+        process.wait(timeout=60)
+
+
+def until(condition: Callable[[], Any], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it does not come to pass"
+        time.sleep(0.02)
+
+
+def status(home: Home) -> dict[str, Any]:
+    return json.loads(home.status.read_text()) if home.status.is_file() else {}
+
+
+@pytest.mark.parametrize(
+    ("new", "minutes", "alerts", "why"),
+    [
+        (200, 0, (), "200 new feedbacks"),
+        (199, 0, (), None),
+        (32, 61, (), "32 new feedbacks in 61 minutes"),
+        (31, 61, ("scores",), None),
+        (40, 5, ("scores", "tokens"), "drift of scores, tokens, and 40 new feedbacks"),
+    ],
+)
+def test_when_a_round_begins(
+    new: int, minutes: float, alerts: tuple[str, ...], why: str | None
+) -> None:
+    assert why_due(Learning(), new, minutes, alerts) == why
+    if alerts and new > 32:
+        assert why_due(Learning(drift=False), new, minutes, alerts) is None
+
+
+def test_killed_again_and_again_it_ends_its_round_and_no_version_is_torn(
+    learner: Learner, log: GateLog, slang: Slang
+) -> None:
+    home = learner.home
+    give(log, slang(240))
+    for _ in range(3):
+        with running(home, log, QUICK) as process:
+            steps = len(list((home.learning / "state").glob("step-*")))
+            until(lambda: len(list((home.learning / "state").glob("step-*"))) > 0 or process.poll())
+            time.sleep(0.05 * steps)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    assert round_at_work(home) is not None
+    with running(home, log, QUICK):
+        until(lambda: status(home).get("last"))
+    assert home.versions.serving().name == "v0002" and home.versions.check("v0002")
+    [noted] = [one for one in log.audit() if one.event == "learned"]
+    assert noted.facts["version"] == "v0002" and noted.facts["why"] == "240 new feedbacks"
+    assert not list(home.versions.folder.glob(".v*"))
+    told_last = status(home)
+    assert told_last["alignment"]["heard"] == 240 and told_last["serving"] in ("v0001", "v0002")
+
+
+def test_it_steps_back_and_ends_with_its_server(learner: Learner, log: GateLog) -> None:
+    settings = LearnerSettings(learning=Learning(niceness=19))
+    with running(learner.home, log, settings) as process:
+        until(lambda: status(learner.home).get("state") == "waiting")
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == 19
+        assert status(learner.home)["pid"] == process.pid
+    assert process.returncode == 0  # stdin was closed, and nothing else
+
+
+def test_a_full_disk_keeps_the_old_version_and_the_round(
+    learner: Learner, log: GateLog, slang: Slang, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give(log, slang(120))
+    work = Process(
+        Learner(learner.home, learner.material, 1, QUICK), Attention(log, learner.home),
+        threading.Event(),
+    )  # fmt: skip
+
+    def full(self: Versions, *rest: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Versions, "add", full)
+        patched.setattr(threading.Event, "wait", lambda self, seconds: self.set())
+        work.run()
+    assert "No space left" in status(learner.home)["fault"]
+    assert learner.home.versions.names() == ["v0001"] and round_at_work(learner.home)
+    work.stop.clear()
+    work.look()
+    assert learner.home.versions.names() == ["v0001", "v0002"]
+    assert "fault" in status(learner.home)  # until it is told that all is well again
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Event, "wait", lambda self, seconds: self.set())
+        work.run()
+    assert "fault" not in status(learner.home)
+
+
+def test_a_round_whose_end_was_not_written_down_has_not_ended(
+    learner: Learner, log: GateLog, slang: Slang, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give(log, slang(120))
+    work = Process(
+        Learner(learner.home, learner.material, 1, QUICK), Attention(log, learner.home),
+        threading.Event(),
+    )  # fmt: skip
+
+    def gone(self: GateLog, *rest: object, **facts: object) -> None:
+        raise DBAPIError("INSERT", {}, OSError("the log is gone"))
+
+    with monkeypatch.context() as patched, pytest.raises(DBAPIError):
+        patched.setattr(GateLog, "note", gone)
+        work.look()
+    assert round_at_work(learner.home) is not None
+    work.look()
+    assert round_at_work(learner.home) is None
+    assert [one.facts["version"] for one in log.audit() if one.event == "learned"] == ["v0002"]
+    assert learner.home.versions.names() == ["v0001", "v0002"]
+
+
+def test_by_hand_a_round_begins_with_whatever_is_new(
+    learner: Learner, log: GateLog, slang: Slang
+) -> None:
+    work = Process(
+        Learner(learner.home, learner.material, 1, QUICK), Attention(log, learner.home),
+        threading.Event(),
+    )  # fmt: skip
+    learner.home.asked.touch()
+    work.look()
+    assert work.status["state"] == "waiting" and not learner.home.asked.exists()
+    give(log, slang(40))
+    work.look()
+    assert learner.home.versions.names() == ["v0001"]
+    learner.home.asked.touch()
+    work.look()
+    assert learner.home.versions.about("v0002").figures["why"] == "by hand"
+    # What a version has learned from, rejected or not, begins no round again.
+    learner.home.asked.touch()
+    work.look()
+    assert learner.home.versions.names() == ["v0001", "v0002"]
