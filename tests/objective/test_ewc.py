@@ -1,5 +1,7 @@
 """The penalty for leaving old weights, against its formula in float64."""
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -38,7 +40,7 @@ def counts(batch: PackedBatch, vocab_size: int) -> Tensor:
     return torch.stack(
         [
             torch.bincount(batch.tokens[start:end], minlength=vocab_size).double()
-            for start, end in zip(ends, ends[1:], strict=False)
+            for start, end in pairwise(ends)
         ]
     )
 

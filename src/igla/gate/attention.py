@@ -51,9 +51,9 @@ class Attention:
             ]
         while decided := self.log.decisions(self._decided, version=serving):
             self._decided = decided[-1].seq
-            texts = [one.text or "" for one in decided]
-            for one, tokens in zip(decided, self._tokens(texts), strict=True):
-                self.drift.decided(one.probability, tokens)
+            texts = [decision.text or "" for decision in decided]
+            for decision, tokens in zip(decided, self._tokens(texts), strict=True):
+                self.drift.decided(decision.probability, tokens)
 
     def new(self) -> int:
         """Feedback that no version has learned from, whatever became of it."""

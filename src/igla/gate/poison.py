@@ -140,8 +140,9 @@ def contested(
     said = np.array([lesson.target for lesson in lessons])
     neighbours = Neighbours([lesson.text for lesson in lessons], said, trust)
     found = neighbours.contradict(texts, targets)
-    near = neighbours.near([texts[row] for row in np.flatnonzero(found)]) if found.any() else []
-    for row, line in zip(np.flatnonzero(found), near, strict=True):
+    rows = np.flatnonzero(found).tolist()
+    near = neighbours.near([texts[row] for row in rows]) if rows else []
+    for row, line in zip(rows, near, strict=True):
         found[row] = len(_voices(lessons, line.indices)) >= trust.voices
     return found
 
