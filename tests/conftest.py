@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import httpx
 import pytest
@@ -206,3 +206,50 @@ def server(trained: Path) -> Iterator[str]:
     """The address of a server of the small model."""
     with serving(str(trained)) as running:
         yield running.address
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of a PostgreSQL of the tests' own: a new cluster, at a loopback port, run by an
+    ordinary user."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not programs:
+        pytest.skip("needs PostgreSQL's server (Debian: postgresql)")
+    folder = Path(tempfile.mkdtemp(prefix="igla-postgresql-"))
+    # It refuses to run as root; Debian's package has made a user for it.
+    user: dict[str, Any] = {"user": "postgres", "group": "postgres"} if os.getuid() == 0 else {}
+    (folder / "password").write_text("a word\n")
+    if user:
+        for path in (folder, folder / "password"):
+            shutil.chown(path, "postgres")
+    port, cluster = free_port(), folder / "cluster"
+    made = [programs[-1] / "initdb", "-D", cluster, "-U", "igla", "-E", "UTF8", "--locale=C",
+            "-A", "scram-sha-256", f"--pwfile={folder}/password"]  # fmt: skip
+    subprocess.run(made, check=True, capture_output=True, cwd=folder, **user)
+    run = [programs[-1] / "postgres", "-D", cluster, "-p", str(port)]
+    run += ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
+    with (folder / "said").open("w") as said:
+        process = subprocess.Popen(run, stdout=said, stderr=said, cwd=folder, **user)
+    try:
+        for _ in range(600):
+            assert process.poll() is None, (folder / "said").read_text()
+            with socket.socket() as one:
+                if one.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield f"postgresql://igla:a%20word@127.0.0.1:{port}"
+    finally:
+        process.send_signal(signal.SIGINT)  # at once, whoever is connected
+        process.wait(timeout=60)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def new_database(postgresql: str) -> str:
+    """The URL of an empty database."""
+    import psycopg
+
+    name = f"t{time.monotonic_ns()}"
+    with psycopg.connect(f"{postgresql}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return f"{postgresql}/{name}"

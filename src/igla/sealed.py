@@ -11,7 +11,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 MANIFEST = "manifest.json"
@@ -51,12 +52,23 @@ def check_sealed(folder: Path) -> None:
 
 def write_durably(path: Path, content: str) -> None:
     """Write a small file by a synced temporary file and one atomic rename."""
+    with replaced_durably(path) as making:
+        making.write_text(content, encoding="utf-8")
+
+
+@contextmanager
+def replaced_durably(path: Path) -> Iterator[Path]:
+    """A temporary file to be written; when the block ends well it is synced and takes the place of
+    `path` by one atomic rename, and when it does not, nothing has happened."""
     making = path.with_name(f".{path.name}.{os.getpid()}")
-    with making.open("w", encoding="utf-8") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    making.replace(path)
+    try:
+        yield making
+        with making.open("rb") as file:
+            os.fsync(file.fileno())
+        making.replace(path)
+    except BaseException:
+        making.unlink(missing_ok=True)
+        raise
     _sync_folder(path.parent)
 
 

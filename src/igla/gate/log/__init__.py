@@ -5,8 +5,9 @@ from datetime import datetime
 
 from sqlalchemy.exc import DBAPIError
 
-from igla.gate.log import audit, reading, writing
+from igla.gate.log import audit, erasing, reading, writing
 from igla.gate.log.database import Database
+from igla.gate.log.erasing import Erased
 from igla.gate.log.records import (
     AuditEntry,
     Decision,
@@ -25,6 +26,7 @@ __all__ = [
     "AuditEntry",
     "Decision",
     "Entry",
+    "Erased",
     "Event",
     "Feedback",
     "GateLog",
@@ -98,6 +100,20 @@ class GateLog:
         with self.database.reading() as connection:
             return reading.voices(connection, list(contexts))
 
+    def erase_person(self, person: str, actor: str) -> Erased:
+        """Erase what is about a person or was said by them; see erasing."""
+        with self.database.writing() as connection:
+            erased = erasing.erase_person(connection, person, actor)
+        self.database.scrub()
+        return erased
+
+    def erase_older(self, before: datetime, actor: str) -> Erased:
+        """Erase what is older than a moment; see erasing."""
+        with self.database.writing() as connection:
+            erased = erasing.erase_older(connection, before, actor)
+        self.database.scrub()
+        return erased
+
     def counts(self, since: datetime | None = None) -> dict[str, dict[str, int]]:
         with self.database.reading() as connection:
             return reading.counts(connection, since)
@@ -105,6 +121,11 @@ class GateLog:
     def audit(self, cursor: int = 0, most: int | None = None) -> list[AuditEntry]:
         with self.database.reading() as connection:
             return audit.entries(connection, cursor, most)
+
+    def audit_end(self) -> AuditEntry | None:
+        """The last entry, whose digest is worth noting elsewhere."""
+        with self.database.reading() as connection:
+            return audit.end(connection)
 
     def audit_fault(self) -> str | None:
         """What is wrong with the audit trail, in a sentence; None when it is whole."""

@@ -4,8 +4,9 @@ be changed, removed or put in between without those after it telling."""
 import hashlib
 import json
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, Row, insert, select
 
 from igla.gate.log.records import AuditEntry, Event
 from igla.gate.log.tables import AuditRow
@@ -39,10 +40,13 @@ def append(connection: Connection, events: list[Event]) -> list[int]:
 def entries(connection: Connection, after: int = 0, most: int | None = None) -> list[AuditEntry]:
     """Entries in order, from the one behind `after`."""
     query = select(AuditRow).where(AuditRow.seq > after).order_by(AuditRow.seq).limit(most)
-    return [
-        AuditEntry(row.seq, row.at, row.event, row.actor, json.loads(row.facts), row.digest)
-        for row in connection.execute(query)
-    ]
+    return [_entry(row) for row in connection.execute(query)]
+
+
+def end(connection: Connection) -> AuditEntry | None:
+    """The last entry, if there is one."""
+    row = connection.execute(select(AuditRow).order_by(AuditRow.seq.desc()).limit(1)).first()
+    return None if row is None else _entry(row)
 
 
 def first_fault(connection: Connection) -> str | None:
@@ -61,6 +65,10 @@ def first_fault(connection: Connection) -> str | None:
         if row.digest != digest:
             return f"Entry {row.seq} of the audit trail, or one before it, was changed."
     return None
+
+
+def _entry(row: Row[*tuple[Any, ...]]) -> AuditEntry:
+    return AuditEntry(row.seq, row.at, row.event, row.actor, json.loads(row.facts), row.digest)
 
 
 def _digest(before: str, seq: int, at: datetime, event: str, actor: str, facts: str) -> str:

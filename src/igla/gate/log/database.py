@@ -24,11 +24,11 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = text("SELECT pg_advisory_xact_lock(1768385633)")
 _BUSY_SECONDS = 20
 _SQLITE_SETTINGS = (
+    f"busy_timeout = {_BUSY_SECONDS * 1000}",
     "journal_mode = WAL",
     "synchronous = FULL",  # each commit is on the disk before it is one
     "foreign_keys = ON",
     "secure_delete = ON",  # what is erased is overwritten
-    f"busy_timeout = {_BUSY_SECONDS * 1000}",
 )
 
 
@@ -42,8 +42,10 @@ class Database:
         try:
             self._migrate()
         except CommandError as error:
+            self.close()
             raise UserError(f"The log {self} is of another igla, a newer one: {error}.") from None
         except DBAPIError as error:
+            self.close()
             raise UserError(f"The log {self} cannot be opened: {str(error.orig).strip()}") from None
 
     def __str__(self) -> str:
@@ -71,6 +73,16 @@ class Database:
                 connection = connection.execution_options(isolation_level="REPEATABLE READ")
             with connection.begin():
                 yield connection
+
+    def scrub(self) -> None:
+        """Let what was deleted be gone from the files as well: SQLite has overwritten it there and
+        empties the file of changes; PostgreSQL gives the space to what comes."""
+        with self.engine.connect() as connection:
+            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+            if self.sqlite:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            else:
+                connection.exec_driver_sql("VACUUM decisions, feedback")
 
     def close(self) -> None:
         self.engine.dispose()

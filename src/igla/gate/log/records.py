@@ -191,7 +191,7 @@ class Feedback:
 
 @dataclass(frozen=True)
 class Gone:
-    """A feedback or decision that must no longer be used, wherever a copy of it is kept."""
+    """A feedback that must no longer be used, wherever a copy of it is kept."""
 
     seq: int
     id: str

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from igla.gate.log import GateLog
-from igla.gate.log.records import Entry, NotStored, Stored
+from igla.gate.log.records import Entry, Stored
 
 # Entries of one commit, and those that may wait for theirs.
 _MOST_TOGETHER = 500

@@ -34,7 +34,7 @@ def upgrade() -> None:
         sa.Column("model", sa.String(100), nullable=False),
         sa.Column("version", sa.String(100), nullable=False),
         sa.Column("action", sa.String(10), nullable=False),
-        sa.Column("probability", sa.Float(), nullable=False),
+        sa.Column("probability", sa.Double(), nullable=False),
         sa.Column("text", sa.Text()),
         sa.Column("context", sa.String(64)),
         sa.Column("tool", sa.String(200)),
