@@ -14,11 +14,14 @@ from igla.infer.cache import OutOfBlocks
 from igla.infer.simulated import SimulatedBackend
 from igla.infer.torch_backend import TorchBackend
 from igla.model.decoder import Decoder
+from igla.ops import native
 
 MAKERS: dict[str, Callable[[Callable[..., Decoder]], Backend]] = {
     "simulated": lambda decoder: SimulatedBackend(61, 8, max_positions=512),
     "torch": lambda decoder: TorchBackend(decoder(), cache_tokens=128),
-    "torch bf16": lambda decoder: TorchBackend(bf16(decoder()), cache_tokens=128),
+    "torch bf16": lambda decoder: TorchBackend(decoder(), precision="bf16", cache_tokens=128),
+    "torch int8": lambda decoder: TorchBackend(decoder(), precision="int8", cache_tokens=128),
+    "torch int4": lambda decoder: TorchBackend(decoder(), precision="int4", cache_tokens=128),
     "torch learned positions": lambda decoder: TorchBackend(
         decoder(position="learned", norm="layer", feed_forward="gelu_tanh", qkv_bias=True),
         cache_tokens=128,
@@ -27,15 +30,21 @@ MAKERS: dict[str, Callable[[Callable[..., Decoder]], Backend]] = {
     "torch window": lambda decoder: TorchBackend(
         decoder(sliding_window=5, unlimited=(1,)), cache_tokens=128
     ),
+    "torch code": lambda decoder: TorchBackend(decoder(), cache_tokens=128, compiled=False),
+    "torch code bf16": lambda decoder: TorchBackend(
+        decoder(), precision="bf16", cache_tokens=128, compiled=False
+    ),
+    "torch code ALiBi": lambda decoder: TorchBackend(
+        decoder(position="alibi"), cache_tokens=128, compiled=False
+    ),
+    "torch code window": lambda decoder: TorchBackend(
+        decoder(sliding_window=5), cache_tokens=128, compiled=False
+    ),
 }
-# Largest difference of a logit between one way of computing it and another.
-TOLERANCE = {"simulated": 0.0, "torch bf16": 0.25}
-EXACT_TO = 2e-5
-
-
-def bf16(model: Decoder) -> Decoder:
-    model.compute_dtype = torch.bfloat16
-    return model
+# Largest difference of a logit between one way of computing it and another. None
+# at all by the compiled kernels.
+TOLERANCE = {"torch code bf16": 0.25}
+EXACT_TO = 2e-5 if native.native().library is None else 0.0
 
 
 @pytest.fixture(params=MAKERS)
@@ -45,7 +54,8 @@ def backend(request: pytest.FixtureRequest, decoder: Callable[..., Decoder]) -> 
 
 @pytest.fixture
 def close(request: pytest.FixtureRequest) -> Callable[[Tensor, Tensor], None]:
-    tolerance = TOLERANCE.get(request.node.callspec.params["backend"], EXACT_TO)
+    name = request.node.callspec.params["backend"]
+    tolerance = TOLERANCE.get(name, 2e-5 if "code" in name else EXACT_TO)
 
     def check(one: Tensor, other: Tensor) -> None:
         torch.testing.assert_close(one, other, atol=tolerance, rtol=0)

@@ -15,8 +15,11 @@ from torch import Tensor
 from igla.errors import UserError
 from igla.infer.backend import BackendStats, Rows, check_rows
 from igla.infer.cache import OutOfBlocks, PagedKVCache, needed
+from igla.infer.native_decoder import NativeDecoder, why_not
 from igla.model.decoder import Decoder, DecoderConfig
 from igla.model.decoder.position import alibi_slopes
+from igla.model.parts import Linear
+from igla.ops.weights import Precision, pack_weight, packable
 
 # Tokens that the cache holds when nobody says otherwise.
 CACHE_TOKENS = 16_384
@@ -25,20 +28,40 @@ CACHE_TOKENS = 16_384
 class TorchBackend:
     """A decoder with a paged cache.
 
+    precision     of the weights: float32, bf16, int8 (a scale an output) or int4 (a scale for each
+                  32 inputs; the head keeps 8 bits)
     cache_tokens  what the pools hold; their memory is taken when it is first written to
+    compiled      False: torch code in any case
+
+    On the processor the whole decoder is one compiled kernel, with float32 activations. Where that
+    cannot be (`said` tells why) it is torch code; weights of 8 and 4 bits are then rounded the same
+    and computed with in float32, which saves nothing.
     """
 
     name = "torch"
     scratch = "free"
 
-    def __init__(self, model: Decoder, *, cache_tokens: int = CACHE_TOKENS):
+    def __init__(
+        self,
+        model: Decoder,
+        *,
+        precision: Precision = "float32",
+        cache_tokens: int = CACHE_TOKENS,
+        compiled: bool = True,
+    ):
         self.model = model.eval().requires_grad_(False)
+        self.precision = precision
         config = model.config
         if config.is_recurrent:
             raise UserError(
                 "This model has layers of linear cost, which keep states and no pages: the torch "
                 "engine cannot generate with it."
             )
+        if config.experts and precision in ("int8", "int4"):
+            raise UserError(f"A mixture of experts is not computed in {precision}; bf16 is.")
+        reason = why_not(model) if compiled else "it is asked for"
+        if reason and precision == "bf16":
+            model.compute_dtype = torch.bfloat16
         self.vocab_size = config.vocab_size
         self.max_positions: int | None = config.max_positions
         self.device = model.words.weight.device
@@ -47,32 +70,55 @@ class TorchBackend:
             layers=config.layers,
             kv_heads=config.kv_heads,
             head_dim=config.head_dim,
-            dtype=model.compute_dtype,
+            dtype=model.compute_dtype if reason else torch.float32,
             device=self.device,
         )
         self._stats = BackendStats()
+        self._native = None if reason else NativeDecoder(model, precision, self._cache)
+        if reason and precision in ("int8", "int4"):
+            round_weights(model, precision)
+        self.said = f"{precision}, " + (
+            f"computed by torch, which is slower: {reason}" if reason else "by compiled kernels"
+        )
 
     def forward(
         self, tokens: np.ndarray, positions: np.ndarray, sequences: Sequence[Rows]
     ) -> Tensor:
         check_rows(self, tokens, positions, sequences)
-        with self._stats.stage("prepare"):
-            reserve_all(self._cache, sequences)
-            attend = PagedAttention(self.model.config, self._cache, positions, sequences)
+        reserve_all(self._cache, sequences)
+        wanted = wanted_rows(sequences)
         with self._stats.stage("compute"), torch.inference_mode():
-            placed = (torch.from_numpy(each).to(self.device) for each in (tokens, positions))
-            states_TH = self.model(*placed, attend)
-            logits = self.model.logits(states_TH[wanted_rows(sequences).to(self.device)])
-            logits = logits.float().cpu()
+            if self._native is not None:
+                logits = self._native(tokens, positions, sequences, wanted)
+            else:
+                logits = self._by_torch(tokens, positions, sequences, wanted)
         commit_all(self._cache, tokens, sequences)
         self._stats.count(sequences)
         return logits
+
+    def _by_torch(
+        self, tokens: np.ndarray, positions: np.ndarray, sequences: Sequence[Rows], wanted: Tensor
+    ) -> Tensor:
+        attend = PagedAttention(self.model.config, self._cache, positions, sequences)
+        placed = (torch.from_numpy(each).to(self.device) for each in (tokens, positions))
+        states_TH = self.model(*placed, attend)
+        return self.model.logits(states_TH[wanted.to(self.device)]).float().cpu()
 
     def kv_cache(self) -> PagedKVCache:
         return self._cache
 
     def stats(self) -> BackendStats:
         return replace(self._stats, cache=self._cache.use())
+
+
+def round_weights(model: Decoder, precision: Precision) -> None:
+    """Weights as packing them would leave them, in place. A head that is the table of words is left
+    as it is."""
+    for module in model.modules():
+        if isinstance(module, Linear) and packable(module.weight):
+            of_head = module is model.head and precision == "int4"
+            kept = pack_weight(module.weight, None, "int8" if of_head else precision)
+            module.weight.data.copy_(kept.dense())
 
 
 def reserve_all(cache: PagedKVCache, sequences: Sequence[Rows]) -> None:

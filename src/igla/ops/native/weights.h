@@ -1,0 +1,212 @@
+// Matrices of weights kept in fewer bits, and y = x·Wᵀ for few rows of x.
+//
+// Decoding reads every weight once for each forward, and a row or two of activations: what it costs
+// is the bytes of the weights. So they stay as they are kept until they are in a register, and
+// activations are float32.
+//
+// Every result is summed in one fixed order, whatever else is computed beside it: a row's is the
+// same to the bit alone, in a batch, and as part of a prompt.
+#pragma once
+
+#include <algorithm>
+
+#include "common.h"
+
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
+namespace igla {
+
+// 16 numbers; the compiler makes of them what registers the processor has.
+typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t Ints __attribute__((vector_size(64), aligned(4), may_alias));
+constexpr int64_t kStep = 32;  // weights of a row that are read at a time
+
+enum Kind : int64_t { kFloat32, kBf16, kInt8, kInt4 };
+
+// A matrix [columns, inner] as Python describes it (ops/weights.py), inner a multiple of 32.
+//   int8  scales [columns]; weight = scale * integer
+//   int4  scales [columns, inner / 32]; 16 bytes hold 32 weights, the first 16 in the low halves;
+//         weight = scale * (half - 8)
+struct Weights {
+  int64_t kind;
+  const void* data;
+  const float* scales;
+  const float* bias;  // [columns] or null
+};
+
+// 16 small numbers widened. GCC takes vectors of unlike widths apart, number by number, so they are
+// spelt out for AVX-512.
+#ifdef __AVX512F__
+inline Ints widened(const int8_t* at) {
+  return (Ints)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)at));
+}
+inline Ints widened(const uint8_t* at) {
+  return (Ints)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)at));
+}
+inline Ints widened(const uint16_t* at) {
+  return (Ints)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)at));
+}
+inline Floats as_floats(Ints x) { return (Floats)_mm512_cvtepi32_ps((__m512i)x); }
+// scale * (half - 8) for the lowest four bits of each number.
+struct Levels {
+  __m512 table;
+  explicit Levels(float scale)
+      : table(_mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7) * scale) {}
+  Floats at(Ints halves) const { return (Floats)_mm512_permutexvar_ps((__m512i)halves, table); }
+};
+#else
+template <class T>
+inline Ints widened(const T* at) {
+  Ints to;
+  SIMD for (int i = 0; i < 16; i++)
+    to[i] = at[i];
+  return to;
+}
+inline Floats as_floats(Ints x) { return __builtin_convertvector(x, Floats); }
+struct Levels {
+  float scale;
+  explicit Levels(float scale) : scale(scale) {}
+  Floats at(Ints halves) const { return as_floats((halves & 15) - 8) * scale; }
+};
+#endif
+
+// Each kind's 32 weights of a row from the k-th on.
+struct Float32Rows {
+  static constexpr bool kScaled = false;
+  static void load(const Weights& w, int64_t row, int64_t inner, int64_t k, Floats& low,
+                   Floats& high) {
+    const float* at = (const float*)w.data + row * inner + k;
+    low = *(const Floats*)at;
+    high = *(const Floats*)(at + 16);
+  }
+};
+
+struct Bf16Rows {
+  static constexpr bool kScaled = false;
+  static void load(const Weights& w, int64_t row, int64_t inner, int64_t k, Floats& low,
+                   Floats& high) {
+    const uint16_t* at = (const uint16_t*)w.data + row * inner + k;
+    low = (Floats)(widened(at) << 16);
+    high = (Floats)(widened(at + 16) << 16);
+  }
+};
+
+struct Int8Rows {
+  static constexpr bool kScaled = true;
+  static void load(const Weights& w, int64_t row, int64_t inner, int64_t k, Floats& low,
+                   Floats& high) {
+    const int8_t* at = (const int8_t*)w.data + row * inner + k;
+    low = as_floats(widened(at));
+    high = as_floats(widened(at + 16));
+  }
+};
+
+struct Int4Rows {
+  static constexpr bool kScaled = false;
+  static void load(const Weights& w, int64_t row, int64_t inner, int64_t k, Floats& low,
+                   Floats& high) {
+    const uint8_t* at = (const uint8_t*)w.data + (row * inner + k) / 2;
+    Levels levels(w.scales[(row * inner + k) / kStep]);
+    Ints both = widened(at);
+    low = levels.at(both);
+    high = levels.at(both >> 4);
+  }
+};
+
+// The sum of 16 numbers, by halves.
+inline float sum_of(Floats x) {
+  float a[16];
+  std::memcpy(a, &x, sizeof(a));
+  for (int width = 8; width; width /= 2)
+    for (int i = 0; i < width; i++) a[i] += a[i + width];
+  return a[0];
+}
+
+// y[s][c] (+)= x[s] · w[c] + bias for R columns from `column` on and S rows.
+template <class Rows, int R, int S>
+inline void weight_tile(const Weights& w, int64_t column, const float* x, int64_t inner, float* y,
+                        int64_t stride, bool add) {
+  Floats sums[R][S] = {};
+  for (int64_t k = 0; k < inner; k += kStep) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+      Floats low, high;
+      Rows::load(w, column + r, inner, k, low, high);
+#pragma GCC unroll 8
+      for (int s = 0; s < S; s++) {
+        sums[r][s] += low * *(const Floats*)(x + s * inner + k);
+        sums[r][s] += high * *(const Floats*)(x + s * inner + k + 16);
+      }
+    }
+  }
+  for (int r = 0; r < R; r++)
+    for (int s = 0; s < S; s++) {
+      float sum = sum_of(sums[r][s]);
+      if constexpr (Rows::kScaled) sum *= w.scales[column + r];
+      if (w.bias) sum += w.bias[column + r];
+      float& to = y[s * stride + column + r];
+      to = add ? to + sum : sum;
+    }
+}
+
+template <class Rows, int S>
+inline void weight_rows(const Weights& w, int64_t first, int64_t last, const float* x,
+                        int64_t inner, float* y, int64_t stride, bool add) {
+  constexpr int R = S <= 2 ? 8 : 4;
+  int64_t column = first;
+  for (; column + R <= last; column += R)
+    weight_tile<Rows, R, S>(w, column, x, inner, y, stride, add);
+  for (; column < last; column++) weight_tile<Rows, 1, S>(w, column, x, inner, y, stride, add);
+}
+
+template <class Rows>
+inline void weight_product(const Weights& w, int64_t first, int64_t last, const float* x,
+                           int64_t rows, int64_t inner, float* y, int64_t stride, bool add) {
+  // So many columns at a time that they stay in the first cache for all rows.
+  int64_t width = rows <= 6 ? last - first : std::max<int64_t>(8, 8192 / inner / 8 * 8);
+  for (int64_t begin = first; begin < last; begin += width) {
+    int64_t end = std::min(last, begin + width), s = 0;
+    for (; s + 6 <= rows; s += 6)
+      weight_rows<Rows, 6>(w, begin, end, x + s * inner, inner, y + s * stride, stride, add);
+    const float* at = x + s * inner;
+    float* to = y + s * stride;
+    switch (rows - s) {
+      case 1:
+        weight_rows<Rows, 1>(w, begin, end, at, inner, to, stride, add);
+        break;
+      case 2:
+        weight_rows<Rows, 2>(w, begin, end, at, inner, to, stride, add);
+        break;
+      case 3:
+        weight_rows<Rows, 3>(w, begin, end, at, inner, to, stride, add);
+        break;
+      case 4:
+        weight_rows<Rows, 4>(w, begin, end, at, inner, to, stride, add);
+        break;
+      case 5:
+        weight_rows<Rows, 5>(w, begin, end, at, inner, to, stride, add);
+        break;
+    }
+  }
+}
+
+// The calling thread's share of y [rows, columns] (+)= x [rows, inner] · Wᵀ + bias.
+inline void multiply(const Weights& w, const float* x, int64_t rows, int64_t inner, float* y,
+                     int64_t columns, bool add) {
+  Share share((columns + 7) / 8);
+  int64_t first = share.first * 8, last = std::min(columns, share.last * 8);
+  switch (w.kind) {
+    case kFloat32:
+      return weight_product<Float32Rows>(w, first, last, x, rows, inner, y, columns, add);
+    case kBf16:
+      return weight_product<Bf16Rows>(w, first, last, x, rows, inner, y, columns, add);
+    case kInt8:
+      return weight_product<Int8Rows>(w, first, last, x, rows, inner, y, columns, add);
+    case kInt4:
+      return weight_product<Int4Rows>(w, first, last, x, rows, inner, y, columns, add);
+  }
+}
+
+}  // namespace igla
