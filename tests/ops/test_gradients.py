@@ -13,8 +13,11 @@ from torch import Tensor
 from igla.ops.attention import AttentionLayout, attend, attend_once
 from igla.ops.dropout import dropout
 from igla.ops.feed_forward import feed_forward
+from igla.ops.gated import gated
 from igla.ops.linear import linear, project_first
 from igla.ops.norm import add_norm
+from igla.ops.rms_norm import add_rms_norm, rms_norm
+from igla.ops.rotation import rotate
 
 # Widths of one vector and a rest; three sequences, then padding.
 TOKENS, HEADS, WIDTH, HIDDEN, INNER = 13, 2, 9, 18, 21
@@ -22,6 +25,9 @@ STARTS = [0, 7, 8, 11]
 LAYOUT = AttentionLayout(torch.tensor(STARTS), 7)
 FIRST = torch.tensor(STARTS[:-1])
 EPSILON = 1e-5
+# Of a rotation: each token's angles, and a factor as YaRN has it.
+ANGLES = torch.arange(TOKENS)[:, None].double() * torch.logspace(0, -2, WIDTH).double()
+SCALES = torch.full_like(ANGLES, 1.2)
 
 # A number rounded to bf16, which has 8 bits, moves by at most 2⁻⁸ of itself, and by 0.4·2⁻⁸ in the
 # root mean square. Four or five in a row (weight, product, activation, result) stay under twice
@@ -82,7 +88,57 @@ def run_project_first(x: Tensor, weight: Tensor) -> Tensor:
     return torch.cat([part.flatten() for part in project_first(x, FIRST, weight)])
 
 
+def plain_rms_norm(x: Tensor, weight: Tensor) -> Tensor:
+    return F.rms_norm(x, weight.shape, weight, EPSILON)
+
+
+def plain_add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor) -> Tensor:
+    return torch.cat([x + residual, plain_rms_norm(x + residual, weight)])
+
+
+def plain_rotate(x_TND: Tensor) -> Tensor:
+    """As products of complex numbers."""
+    left, right = x_TND.chunk(2, dim=-1)
+    turned = torch.complex(left.double(), right.double()) * torch.polar(SCALES, ANGLES)[:, None]
+    return torch.cat([turned.real, turned.imag], dim=-1).to(x_TND.dtype)
+
+
+def plain_gated(gate: Tensor, up: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    return function(gate) * up
+
+
 OPERATIONS = {
+    "rms_norm": Operation(
+        partial(rms_norm, epsilon=EPSILON), plain_rms_norm, [(TOKENS, HIDDEN)], [(HIDDEN,)]
+    ),
+    "rms_norm_of_heads": Operation(
+        partial(rms_norm, epsilon=EPSILON), plain_rms_norm, [(TOKENS, HEADS, WIDTH)], [(WIDTH,)]
+    ),
+    "add_rms_norm": Operation(
+        lambda x, residual, weight: torch.cat(add_rms_norm(x, residual, weight, EPSILON)),
+        plain_add_rms_norm,
+        [(TOKENS, HIDDEN)] * 2,
+        [(HIDDEN,)],
+    ),
+    "rotate": Operation(
+        lambda x: rotate(x, SCALES * ANGLES.cos(), SCALES * ANGLES.sin()),
+        plain_rotate,
+        [(TOKENS, HEADS, 2 * WIDTH)],
+        [],
+    ),
+    **{
+        kind: Operation(
+            partial(gated, kind=kind),
+            partial(plain_gated, function=function),
+            [(TOKENS, INNER)] * 2,
+            [],
+        )
+        for kind, function in {
+            "swiglu": F.silu,
+            "geglu": F.gelu,
+            "geglu_tanh": partial(F.gelu, approximate="tanh"),
+        }.items()
+    },
     "attend": Operation(
         lambda qkv, bias, p=0.0: attend(qkv, bias, LAYOUT, p),
         plain_attend,

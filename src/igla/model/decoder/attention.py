@@ -11,10 +11,11 @@ from igla.data.batch import PackedBatch
 from igla.model.decoder.config import DecoderConfig
 from igla.model.decoder.mixers.memory import PackedMemory
 from igla.model.decoder.norm import RMSNorm
-from igla.model.decoder.position import Rotation, alibi_slopes, rotate
+from igla.model.decoder.position import Rotation, alibi_slopes
 from igla.model.parts import Linear
 from igla.ops.attention import AttentionLayout
 from igla.ops.causal_attention import attend_causally
+from igla.ops.rotation import rotate
 
 
 class Attend(Protocol):
@@ -47,7 +48,7 @@ class Attention(nn.Module):
         if self.q_norm is not None and self.k_norm is not None:
             q_TND, k_TKD = self.q_norm(q_TND), self.k_norm(k_TKD)
         if turn is not None:
-            q_TND, k_TKD = rotate(q_TND, turn), rotate(k_TKD, turn)
+            q_TND, k_TKD = (rotate(x, turn.cos, turn.sin) for x in (q_TND, k_TKD))
         result: Tensor = self.out(attend(self.layer, q_TND, k_TKD, v_TKD).flatten(1))
         return result
 

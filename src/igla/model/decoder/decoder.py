@@ -17,7 +17,7 @@ from igla.model.decoder.config import DecoderConfig
 from igla.model.decoder.experts import ExpertLinear, Experts, Router, Routings
 from igla.model.decoder.feed_forward import FeedForward
 from igla.model.decoder.mixers import GatedLinearAttention, StateSpace
-from igla.model.decoder.norm import norm
+from igla.model.decoder.norm import norm, sum_and_norm
 from igla.model.decoder.position import Rotation, rotation
 from igla.model.parts import Embedding, Linear
 
@@ -47,8 +47,9 @@ class Layer(nn.Module):
             x_TH = self.attention_norm(x_TH + self.attention(x_TH, turn, attend))
             after_TH: Tensor = self.ffn_norm(x_TH + self._feed_forward(x_TH, routings))
             return after_TH
-        x_TH = x_TH + self.attention(self.attention_norm(x_TH), turn, attend)
-        return x_TH + self._feed_forward(self.ffn_norm(x_TH), routings)
+        mixed_TH = self.attention(self.attention_norm(x_TH), turn, attend)
+        x_TH, normal_TH = sum_and_norm(self.ffn_norm, mixed_TH, x_TH)
+        return x_TH + self._feed_forward(normal_TH, routings)
 
     def _feed_forward(self, x_TH: Tensor, routings: Routings | None) -> Tensor:
         result: Tensor

@@ -147,7 +147,7 @@ class Experts(nn.Module):
         h_RF = self.up(x_RH, offsets)
         if self.gated:
             gate_RF, up_RF = h_RF.chunk(2, dim=-1)
-            h_RF = self.function(gate_RF) * up_RF
+            h_RF = self.function(gate_RF, up_RF)
         else:
             h_RF = self.function(h_RF)
         y_RH = self.down(h_RF, offsets)

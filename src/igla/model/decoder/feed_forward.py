@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from igla.model.decoder.config import DecoderConfig
 from igla.model.parts import Linear
+from igla.ops.gated import gated
 
 
 @dataclass(frozen=True)
 class Activation:
-    """What stands between the two products: f(up), or f(gate) ∘ up where it is gated (Shazeer
-    2020)."""
+    """What stands between the two products: f(up), or, gated, f(gate, up)."""
 
-    function: Callable[[Tensor], Tensor]
+    function: Callable[..., Tensor]
     gated: bool
 
 
@@ -27,20 +27,20 @@ def _relu2(x_TF: Tensor) -> Tensor:
     return F.relu(x_TF).square()
 
 
-_tanh_gelu = partial(F.gelu, approximate="tanh")
 FEED_FORWARDS = {
     "gelu": Activation(F.gelu, gated=False),
-    "gelu_tanh": Activation(_tanh_gelu, gated=False),
+    "gelu_tanh": Activation(partial(F.gelu, approximate="tanh"), gated=False),
     "relu": Activation(F.relu, gated=False),
     "relu2": Activation(_relu2, gated=False),  # So et al. 2021
-    "swiglu": Activation(F.silu, gated=True),
-    "geglu": Activation(F.gelu, gated=True),
-    "geglu_tanh": Activation(_tanh_gelu, gated=True),
+    **{
+        kind: Activation(partial(gated, kind=kind), gated=True)
+        for kind in ("swiglu", "geglu", "geglu_tanh")
+    },
 }
 
 
 class FeedForward(nn.Module):
-    """down(f(up(x))), or down(f(gate(x)) ∘ up(x)); of the config's width if none is given."""
+    """down(f(up(x))), or down(f(gate(x), up(x))); of the config's width if none is given."""
 
     def __init__(self, config: DecoderConfig, width: int | None = None):
         super().__init__()
@@ -54,5 +54,5 @@ class FeedForward(nn.Module):
         if self.gate is None:
             result: Tensor = self.down(self.function(self.up(x_TH)))
         else:
-            result = self.down(self.function(self.gate(x_TH)) * self.up(x_TH))
+            result = self.down(self.function(self.gate(x_TH), self.up(x_TH)))
         return result

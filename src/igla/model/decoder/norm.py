@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from igla.model.decoder.config import DecoderConfig
 from igla.model.parts import LayerNorm
+from igla.ops.rms_norm import add_rms_norm, rms_norm
 
 
 class RMSNorm(nn.Module):
-    """x / √(mean(x²) + ε) · w over the last dimension (Zhang & Sennrich 2019), in float32 and
-    returned in its input's type."""
+    """See ops.rms_norm."""
 
     def __init__(self, width: int, eps: float):
         super().__init__()
@@ -20,9 +20,15 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x_TH: Tensor) -> Tensor:
-        wide_TH = x_TH.to(torch.promote_types(x_TH.dtype, torch.float32))
-        scale_T1 = (wide_TH.square().mean(-1, keepdim=True) + self.eps).rsqrt()
-        return (wide_TH * scale_T1).to(x_TH.dtype) * self.weight.to(x_TH.dtype)
+        return rms_norm(x_TH, self.weight, self.eps)
+
+
+def sum_and_norm(norm: nn.Module, x_TH: Tensor, residual_TH: Tensor) -> tuple[Tensor, Tensor]:
+    """x + residual, and its norm."""
+    if isinstance(norm, RMSNorm):
+        return add_rms_norm(x_TH, residual_TH, norm.weight, norm.eps)
+    sum_TH = x_TH + residual_TH
+    return sum_TH, norm(sum_TH)
 
 
 def norm(config: DecoderConfig) -> nn.Module:

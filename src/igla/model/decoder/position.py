@@ -36,14 +36,6 @@ def rotation(config: DecoderConfig, positions_T: Tensor) -> Rotation:
     return Rotation(angles_TF.cos() * factor, angles_TF.sin() * factor)
 
 
-def rotate(x_TND: Tensor, by: Rotation) -> Tensor:
-    """Each head's pairs (d, d + F) turned: the order of Hugging Face's Llama."""
-    left_TNF, right_TNF = x_TND.float().chunk(2, dim=-1)
-    cos_T1F, sin_T1F = by.cos[:, None], by.sin[:, None]
-    turned = (left_TNF * cos_T1F - right_TNF * sin_T1F, right_TNF * cos_T1F + left_TNF * sin_T1F)
-    return torch.cat(turned, dim=-1).to(x_TND.dtype)
-
-
 def rope_frequencies(config: DecoderConfig, longest: int = 0) -> tuple[Tensor, float]:
     """Angle per position [F] of each pair, θ^(−2f/D) before scaling, and the factor on cosines and
     sines.
