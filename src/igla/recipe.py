@@ -231,8 +231,8 @@ class OptimRecipe(Section):
     optimizer: Literal["adamw", "adam", "sgd", "lion"] = Field("adamw", description="Update rule.")
     learning_rate: Positive | Literal["auto"] = Field(
         "auto",
-        description="Peak rate; auto: 2e-5 on a pretrained base, 2e-4 from scratch, of causal_lm "
-        "1e-3.",
+        description="Peak rate; auto: 2e-5 on a pretrained base, 2e-4 of an adapter and from "
+        "scratch, there of causal_lm 1e-3.",
     )
     schedule: Literal["cosine", "linear", "constant", "cosine_restarts", "wsd"] = Field(
         "cosine", description="Course of the learning rate after the warmup."
@@ -254,6 +254,29 @@ class OptimRecipe(Section):
         1.0, description="Factor on the learning rate from each layer to the one below it."
     )
     ema: Share = Field(0.0, description="Decay of the weights' moving average; 0: none.")
+
+
+class AdaptRecipe(Section):
+    method: Literal["none", "lora", "dora", "qlora"] = Field(
+        "none",
+        description="What is trained of a base: none: all of it; lora: small matrices beside its "
+        "own; dora: these and the lengths of its rows; qlora: lora on a base in four bits.",
+    )
+    rank: Count = Field(16, description="Rank of the small matrices.")
+    alpha: Positive = Field(32.0, description="They count alpha/rank times.")
+    rank_stabilised: bool = Field(False, description="They count alpha/√rank times instead.")
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        ("all-linear",),
+        description="Which layers have them, by components of their Hugging Face names, as "
+        "[q_proj, v_proj] or [layers.0]; all-linear: all inside the layers.",
+    )
+    whole: tuple[str, ...] = Field(
+        (), description="Layers that are trained as they are, named likewise; classifiers always."
+    )
+    dropout: Share = Field(0.0, description="Dropout of what goes into the small matrices.")
+    rate_ratio: Positive = Field(
+        1.0, description="How much faster the second of the two matrices learns (LoRA+: 16)."
+    )
 
 
 class TrainRecipe(Section):
@@ -314,6 +337,7 @@ class Recipe(Section):
     model: ModelRecipe = ModelRecipe()
     objective: ObjectiveRecipe = ObjectiveRecipe()
     optim: OptimRecipe = OptimRecipe()
+    adapt: AdaptRecipe = AdaptRecipe()
     train: TrainRecipe = TrainRecipe()
 
     @model_validator(mode="before")

@@ -10,7 +10,7 @@ from typing import Any
 
 from igla.errors import UserError
 
-_DIGEST, _QUANTIZED = "igla_base", "igla_quantized"
+_KEY = "igla"
 # Of each tensor; training changes all of a tensor, and what is large need not be read whole.
 _READ = 4096
 
@@ -33,17 +33,19 @@ class Base:
     @classmethod
     def of_adapter(cls, content: Mapping[str, Any], metadata: Mapping[str, str]) -> "Base":
         """From an adapter's config and the header of its file."""
+        noted = json.loads(metadata.get(_KEY, "{}"))
         return cls(
             content.get("base_model_name_or_path"),
-            metadata.get(_DIGEST),
+            noted.get("base"),
             content.get("task_type"),
-            metadata.get(_QUANTIZED) == "nf4",
+            noted.get("quantized") == "nf4",
         )
 
     def metadata(self) -> dict[str, str]:
-        """For the header of an adapter's file."""
-        found = {} if self.digest is None else {_DIGEST: self.digest}
-        return found | ({_QUANTIZED: "nf4"} if self.quantized else {})
+        """For the header of an adapter's file; one entry, since the library writes several in an
+        order that is another one each time."""
+        noted = {"base": self.digest, "quantized": "nf4" if self.quantized else None}
+        return {_KEY: json.dumps(noted)}
 
     @property
     def said(self) -> str:

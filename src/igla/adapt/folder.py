@@ -99,7 +99,7 @@ def save_adapter(
     save_file(
         {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
         folder / WEIGHTS,
-        metadata={"format": "pt", **base.metadata()},
+        metadata=base.metadata(),
     )
 
 

@@ -112,6 +112,11 @@ def _matching(targets: Sequence[Target], pattern: str) -> list[Target]:
     return [one for one in targets if fnmatchcase(f".{one.name}.", f"*.{pattern}.*")]
 
 
+def inner_modules(targets: Sequence[Target]) -> list[str]:
+    """Our linear layers inside the model's layers."""
+    return list(dict.fromkeys(piece.module for one in targets if one.inner for piece in one.pieces))
+
+
 def endings(wanted: Sequence[str], all_names: Sequence[str]) -> list[str]:
     """The shortest endings of names that tell the wanted ones from all others."""
     others = [name for name in all_names if name not in set(wanted)]

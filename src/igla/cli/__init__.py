@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from igla.cli import classifying, data, gate, keys, machine, recipes, serving, training
+from igla.cli import (
+    adapters,
+    classifying,
+    data,
+    gate,
+    keys,
+    machine,
+    recipes,
+    serving,
+    training,
+)
 from igla.errors import UserError
 
 app = typer.Typer(
@@ -17,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (training, classifying, serving, gate, machine, data, keys, recipes):
+for group in (training, adapters, classifying, serving, gate, machine, data, keys, recipes):
     app.add_typer(group.app)
 
 

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from igla.adapt.folder import is_adapter
+from igla.adapt.opened import open_classifier
 from igla.data.batch import pack
 from igla.errors import UserError
 from igla.evaluate.decision import apply_temperature, decide
 from igla.infer.scoring import score
 from igla.model.encoder import SequenceClassifier
-from igla.model.folder import load_classifier, read_json, save_classifier
+from igla.model.folder import read_json, save_classifier
 from igla.ops.native import native
 from igla.ops.products import use_best_float32
 from igla.text.tokenizer import TextEncoder, load_tokenizer, save_tokenizer
@@ -71,12 +73,12 @@ class Classifier:
         """
         use_best_float32()
         native()  # compiled now, if need be, and not with the first text
-        loaded = load_classifier(folder)
+        rule_file = folder / DECISION_FILE
+        content = read_json(rule_file) if rule_file.is_file() else {}
+        loaded = open_classifier(folder, len(content["classes"]) if "classes" in content else None)
         if loaded.new:
             raise UserError(f"{folder} has no classifier ({loaded.new[0]} is missing): train one.")
         limit = loaded.model.config.max_positions
-        rule_file = folder / DECISION_FILE
-        content = read_json(rule_file) if rule_file.is_file() else {}
         max_length = content.pop("max_length", limit)
         if not isinstance(max_length, int) or max_length < 2:
             raise UserError(f"{rule_file}, max_length: {max_length!r} is no number of tokens.")
@@ -99,6 +101,10 @@ class Classifier:
             pad_token_id=self.encoder.pad_token_id,
             content=content,
         )
+        self.save_reading(folder, tokenizer_source)
+
+    def save_reading(self, folder: Path, tokenizer_source: Path) -> None:
+        """Write what goes around the model: the tokenizer and the decision rule."""
         save_tokenizer(folder, self.encoder, tokenizer_source)
         rule = asdict(self.rule) | {"max_length": self.encoder.max_length}
         text = json.dumps(rule, ensure_ascii=False, indent=1)
@@ -123,10 +129,9 @@ def model_folder(where: str | Path) -> Path:
     folder = Path(where)
     if not folder.exists():
         raise UserError(f"There is no folder {folder}.")
-    if (folder / "model" / "config.json").is_file():
-        return folder / "model"
-    if (folder / "config.json").is_file():
-        return folder
+    for one in (folder / "model", folder):
+        if (one / "config.json").is_file() or is_adapter(one):
+            return one
     if (folder / "recipe.yaml").is_file():
         raise UserError(f"The run {folder} is not finished: igla train --resume {folder}")
     raise UserError(f"{folder} holds neither a run nor a model.")

@@ -60,6 +60,7 @@ def build_optimizer(
     momentum: float,
     layer_decay: float = 1.0,
     layer_of: Callable[[str], int] | None = None,
+    rate_of: Callable[[str], float] | None = None,
 ) -> Optimizer:
     """The optimizer sgd, adam, adamw or lion over the model's parameters with requires_grad.
 
@@ -70,6 +71,7 @@ def build_optimizer(
     layer_decay   a parameter of layer l has learning_rate · layer_decay^(depth − l), where depth is
                   the model's largest layer (Howard & Ruder 2018, section 3.2; Clark et al. 2020)
     layer_of      a parameter's layer by its name; needed where layer_decay is not 1
+    rate_of       a further factor on a parameter's learning rate by its name; None: 1
 
     Each group holds, besides torch's own: `names` of its parameters, in the model's order as
     `params`; `lr_scale`, its factor on the learning rate; `rule`, the optimizer's name.
@@ -83,7 +85,7 @@ def build_optimizer(
     for parameter_name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        scale = scale_of(parameter_name)
+        scale = scale_of(parameter_name) * (1.0 if rate_of is None else rate_of(parameter_name))
         decay = weight_decay if parameter.ndim > 1 else 0.0
         if (scale, decay) not in groups:
             groups[scale, decay] = {

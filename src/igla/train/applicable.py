@@ -1,7 +1,7 @@
 """Which settings a task knows: one that it would pass over in silence is refused."""
 
 from igla.errors import UserError
-from igla.recipe import DECODER_TASKS, Recipe, defaults_of, field_names
+from igla.recipe import DECODER_TASKS, AdaptRecipe, Recipe, defaults_of, field_names
 
 _OF_CLASSIFY = {
     "text.evasion",
@@ -37,6 +37,7 @@ TASKS: dict[str, set[str]] = {
     "model.ngrams": _ENCODERS,
     "model.dropout": _ENCODERS,
     "model.kv_heads": {"causal_lm"},
+    **{f"adapt.{name}": {"classify", "causal_lm"} for name in AdaptRecipe.model_fields},
 }
 
 
@@ -64,6 +65,8 @@ def check_applicable(recipe: Recipe) -> None:
         raise UserError("objective.task=wedlm goes on from a decoder: name it by --base.")
     if recipe.model.ngrams and recipe.text.tokenizer != "wordpiece":
         raise UserError("model.ngrams asks for text.tokenizer=wordpiece.")
+    if recipe.adapt.method == "none" and recipe.adapt != AdaptRecipe():
+        raise UserError("The settings of adapt do nothing without adapt.method.")
     if recipe.curriculum.judge is not None and recipe.curriculum.by != "loss":
         raise UserError("curriculum.judge does nothing without curriculum.by=loss.")
     if words != "random" and recipe.model.base is not None and recipe.text.vocabulary == "base":

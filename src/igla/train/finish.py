@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from igla.adapt.attached import Attached
 from igla.data.split import PARTS, TEST, TRAIN, VALIDATION
 from igla.evaluate.baseline import DESCRIPTION, NAME, Baseline, blended
 from igla.evaluate.calibration import fit_temperature, reliability
@@ -41,6 +42,7 @@ class Finished:
     folder: Path
     recipe: Recipe
     model: SequenceClassifier
+    adapted: Attached | None
     version: Path
     step: int
     setup: Setup
@@ -208,7 +210,11 @@ def _save_model(
     classifier = Classifier(run.model, run.setup.encoder, rule)
 
     def write(folder: Path) -> None:
-        classifier.save(folder, run.setup.content, run.folder / TOKENIZER)
+        if run.adapted is None:
+            classifier.save(folder, run.setup.content, run.folder / TOKENIZER)
+        else:
+            run.adapted.save(folder, run.model)
+            classifier.save_reading(folder, run.folder / TOKENIZER)
         (folder / "README.md").write_text(card, encoding="utf-8")
 
     write_sealed(run.folder / MODEL, write)

@@ -10,10 +10,11 @@ from igla.model.decoder.decoder import layer_of as layer_of_decoder
 from igla.model.encoder import SequenceClassifier, layer_of
 from igla.model.parts import Embedding
 from igla.optim import AdamW, build_optimizer
-from igla.recipe import OptimRecipe
+from igla.recipe import AdaptRecipe, OptimRecipe
+from igla.train.adapting import rates
 
 
-def make_optimizer(optim: OptimRecipe, model: Any) -> Optimizer:
+def make_optimizer(optim: OptimRecipe, model: Any, adapt: AdaptRecipe | None = None) -> Optimizer:
     """The optimizer of a resolved recipe.
 
     Where it can, it updates the tables of words and n-grams row by row; not beside a moving
@@ -31,9 +32,10 @@ def make_optimizer(optim: OptimRecipe, model: Any) -> Optimizer:
         momentum=optim.momentum,
         layer_decay=optim.layer_decay,
         layer_of=partial(layer_of_decoder if is_decoder else layer_of, model.config),
+        rate_of=rates(adapt),
     )
     if isinstance(optimizer, AdamW) and not optim.ema:
-        for table in _tables(model):
+        for table in (one for one in _tables(model) if one.weight.requires_grad):
             table.before_reading = optimizer.by_rows(table.weight)
     return optimizer
 

@@ -17,12 +17,12 @@ from igla.data.split import TRAIN, VALIDATION
 from igla.data.store import TokenStore
 from igla.data.windows import SHORTEST, Windows, open_windows
 from igla.errors import UserError
+from igla.model.hub import base_folder
 from igla.objective import Objective
 from igla.recipe import DataRecipe, Recipe
 from igla.sealed import write_durably, write_sealed
 from igla.text.tokenizer import TextEncoder, load_tokenizer, save_tokenizer
 from igla.train.finish import METRICS, MODEL
-from igla.train.hub import base_folder
 from igla.train.log import read_records
 from igla.train.pretext import PRETEXTS, Pretext, teacher_folder
 from igla.train.setup import (
@@ -165,7 +165,10 @@ class Pretraining:
         model: Any = ended.model
 
         def write(folder: Path) -> None:
-            self.pretext.save(folder, model, self.encoder, ended.folder / TOKENIZER, self.base)
+            if ended.adapted is not None:
+                ended.adapted.save(folder, model)
+            else:
+                self.pretext.save(folder, model, self.encoder, ended.folder / TOKENIZER, self.base)
             save_tokenizer(folder, self.encoder, ended.folder / TOKENIZER)
 
         write_sealed(ended.folder / MODEL, write)

@@ -8,6 +8,8 @@ from igla.train.precision import Precision
 BASE_RATE, SCRATCH_RATE = 2e-5, 2e-4
 # Decoders normalise before each part and not after it, and bear more.
 DECODER_RATE = 1e-3
+# Adapters want some ten times the rate of the whole model (Biderman et al. 2024).
+ADAPTER_RATE = 2e-4
 EPOCHS, WARMUP = 3, 100
 # Under so many steps a model has hardly left its start, however often it could see few rows.
 FEWEST_STEPS, MOST_EPOCHS = 300, 20
@@ -31,8 +33,11 @@ def resolve(
     if recipe.optim.learning_rate == "auto":
         scratch = recipe.model.base is None
         from_scratch = DECODER_RATE if recipe.objective.task == "causal_lm" else SCRATCH_RATE
-        changes["optim__learning_rate"] = from_scratch if scratch else BASE_RATE
+        of_base = BASE_RATE if recipe.adapt.method == "none" else ADAPTER_RATE
+        changes["optim__learning_rate"] = from_scratch if scratch else of_base
         why = "the model starts from scratch" if scratch else "the base is pretrained"
+        if recipe.adapt.method != "none":
+            why = "an adapter is trained"
         said.append(f"learning rate {changes['optim__learning_rate']:g}, since {why}")
     if recipe.optim.warmup_steps == "auto":
         settled = recipe.replace(**changes)

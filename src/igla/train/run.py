@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from igla.adapt.attached import Attached
 from igla.data.mixture import MixturePlan
 from igla.data.plan import DataPlan, Plan
 from igla.errors import UserError
@@ -30,6 +31,7 @@ from igla.ops.native import native
 from igla.optim import Ema, learning_rate_factor
 from igla.recipe import Recipe, load_recipe
 from igla.sealed import remove_unfinished, write_durably
+from igla.train.adapting import adapt
 from igla.train.applicable import check_applicable
 from igla.train.classification import Classification
 from igla.train.environment import changes, environment
@@ -89,6 +91,7 @@ class Run:
     recipe: Recipe
     task: Task
     model: Any
+    adapted: Attached | None
     state: TrainState
     objective: Objective
     plan: Plan
@@ -141,7 +144,7 @@ class Run:
                 f"The best version, of step {step}, is damaged or gone from {self.folder}; "
                 "train again in another folder."
             )
-        return Ended(self.folder, self.recipe, self.model, version, step)
+        return Ended(self.folder, self.recipe, self.model, self.adapted, version, step)
 
     def stale(self) -> bool:
         """Whether the validations have stopped improving."""
@@ -216,6 +219,7 @@ def _start(
         say(f"operations {native().said}")
     write_durably(folder / RECIPE, recipe.to_yaml())
     model = task.build_model(recipe, say)
+    adapted = adapt(recipe, model, folder, say)
     for module in model.modules():
         if isinstance(module, Encoder | Decoder):  # a generator has an encoder of its own
             module.compute_dtype = precision.dtype
@@ -223,7 +227,7 @@ def _start(
     model.to(device)
     optim = recipe.optim
     assert optim.learning_rate != "auto" and optim.warmup_steps != "auto"
-    optimizer = make_optimizer(optim, model)
+    optimizer = make_optimizer(optim, model, recipe.adapt)
     steps = total_steps(recipe, plain.steps_per_epoch)
     plan = make_plan(recipe, task, plain, steps, say)
     factor = partial(
@@ -255,6 +259,7 @@ def _start(
         recipe=recipe,
         task=task,
         model=model,
+        adapted=adapted,
         state=state,
         objective=objective,
         plan=plan,

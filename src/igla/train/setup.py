@@ -19,11 +19,11 @@ from igla.infer.scoring import score
 from igla.model.config import EncoderConfig, named_config
 from igla.model.encoder import SequenceClassifier
 from igla.model.folder import load_classifier, read_json
+from igla.model.hub import base_folder
 from igla.model.ngrams import spell
 from igla.recipe import Recipe
 from igla.sealed import write_durably
 from igla.text.tokenizer import TextEncoder, measure_fit
-from igla.train.hub import base_folder
 from igla.train.task import Say
 from igla.train.vocabulary import open_tokenizer, start_words
 

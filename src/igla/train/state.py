@@ -113,8 +113,12 @@ def load_weights(model: nn.Module, folder: Path, *, averaged: bool = False) -> N
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers, each once, whatever modules share it."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    """What a training changes: parameters that are trained and buffers that are kept, each once,
+    whatever modules share it."""
+    kept = model.state_dict().keys()
+    buffers = {name: value for name, value in model.named_buffers() if name in kept}
+    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    return trained | buffers
 
 
 def _whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import nn
 
+from igla.adapt.attached import Attached
 from igla.data.batch import PackedBatch
 from igla.data.store import TokenStore
 from igla.objective import Objective
@@ -27,11 +28,15 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Ended:
-    """What a training leaves to its end: the best version's folder, and the step it is of."""
+    """What a training leaves to its end: the best version's folder, and the step it is of.
+
+    adapted  the adapter that was trained in place of the model
+    """
 
     folder: Path
     recipe: Recipe
     model: nn.Module
+    adapted: Attached | None
     version: Path
     step: int
 

@@ -1,0 +1,108 @@
+"""The adapter of a run: attached before the first step, and all that is trained of its model."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from igla.adapt import (
+    AdapterConfig,
+    Target,
+    attach,
+    chosen,
+    freeze,
+    rate_scale,
+    targets_of,
+)
+from igla.adapt.attached import Attached
+from igla.adapt.base import Base, digest_of
+from igla.adapt.quantized import QuantizedLinear, quantize
+from igla.adapt.targets import inner_modules
+from igla.errors import UserError
+from igla.model.encoder import SequenceClassifier
+from igla.model.folder import read_json
+from igla.model.hub import base_folder
+from igla.recipe import AdaptRecipe, Recipe
+from igla.sealed import write_durably
+from igla.train.task import Say
+
+# In the run folder: which base it stands on.
+BASE = "base.json"
+# A classifier's own layers, which no base brings: they are trained as they are.
+_HEADS = ("dense", "output")
+
+
+def adapt(recipe: Recipe, model: Any, run: Path, say: Say) -> Attached | None:
+    """Attach the adapter that a recipe asks for, and freeze all else; None: it asks for none.
+
+    run  its folder, where the base is noted: only the adapter is saved, and a resumed run has to
+         stand on the same base
+    """
+    asked = recipe.adapt
+    if asked.method == "none":
+        return None
+    if recipe.model.base is None:
+        raise UserError(f"adapt.method={asked.method} adapts a base: name one by --base.")
+    folder = base_folder(recipe.model.base)
+    digest = digest_of(folder)
+    _note(run / BASE, {"base": recipe.model.base, "digest": digest})
+    targets = targets_of(model, read_json(folder / "config.json")["model_type"])
+    classifies = isinstance(model, SequenceClassifier)
+    config = _config(asked, _heads(targets) if classifies else ())
+    whole = [
+        piece.module
+        for target in chosen(targets, config.whole, "adapt.whole")
+        for piece in target.pieces
+    ]
+    everything = sum(parameter.numel() for parameter in model.parameters())
+    quantized = asked.method == "qlora"
+    if quantized:
+        names = [name for name in inner_modules(targets) if name not in set(whole)]
+        parameters = quantize(model, names)
+        layers = [one for one in model.modules() if isinstance(one, QuantizedLinear)]
+        bits = sum(layer.stored_bits for layer in layers) / parameters
+        say(f"base in NF4: {parameters / 1e6:.1f}M parameters in {bits:.3f} bits each")
+    attach(model, targets, config)
+    freeze(model, "default", whole)
+    trained = sum(one.numel() for one in model.parameters() if one.requires_grad)
+    say(
+        f"adapter {asked.method} of rank {asked.rank}: {trained / 1e6:.2f}M parameters are "
+        f"trained, {trained / everything:.1%} of the base's {everything / 1e6:.1f}M"
+    )
+    task = "SEQ_CLS" if classifies else "CAUSAL_LM"
+    return Attached(targets, config, Base(recipe.model.base, digest, task, quantized))
+
+
+def rates(asked: AdaptRecipe | None) -> Callable[[str], float] | None:
+    """A factor on the learning rate of each parameter by its name; None: all alike."""
+    if asked is None or asked.rate_ratio == 1:
+        return None
+    ratio = asked.rate_ratio
+    return lambda name: rate_scale(name, ratio)
+
+
+def _note(file: Path, base: dict[str, str]) -> None:
+    if file.is_file() and read_json(file) != base:
+        raise UserError(
+            f"The base {base['base']} is not the one that this run began with: its weights differ."
+        )
+    write_durably(file, json.dumps(base, ensure_ascii=False) + "\n")
+
+
+def _config(asked: AdaptRecipe, heads: tuple[str, ...]) -> AdapterConfig:
+    return AdapterConfig(
+        method="dora" if asked.method == "dora" else "lora",
+        rank=asked.rank,
+        alpha=asked.alpha,
+        rank_stabilised=asked.rank_stabilised,
+        dropout=asked.dropout,
+        targets=asked.targets,
+        whole=(*heads, *asked.whole),
+    )
+
+
+def _heads(targets: tuple[Target, ...]) -> tuple[str, ...]:
+    """What Hugging Face calls a classifier's own layers, by the least that tells them apart."""
+    names = [one.name for one in targets if one.pieces[0].module in _HEADS]
+    heads = ("classifier" if name.startswith("classifier") else name for name in names)
+    return tuple(dict.fromkeys(heads))
