@@ -100,6 +100,7 @@ def _opened(where: str | Path, name: str, precision: Precision) -> Served:
     model = Classifier.load(folder) if has_classifier(folder) else Embedder.load(folder)
     if precision == "bf16" or (precision == "auto" and probe().bf16_is_better):
         model.model.encoder.compute_in_bf16()
+    model.model.requires_grad_(False)
     warm_up = model.logits if isinstance(model, Classifier) else model.embeddings
     warm_up([_WARM_UP])
     if _version(folder) != version:

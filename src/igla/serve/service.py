@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from igla.serve.embedding import Embedded, embed
 from igla.serve.engine import Closing, Engine, Full, TooLong
-from igla.serve.explain import Explanation, explain
+from igla.serve.explain import Explanation, Method, explain
 from igla.serve.keys import Denied, Doorkeeper, Scope
 from igla.serve.labels import attributes_of
 from igla.serve.metrics import Metrics
@@ -138,10 +138,12 @@ class Service:
             note(request, texts=list(texts))
         return found
 
-    async def explain(self, request: Request, served: Served, text: str) -> Explanation:
+    async def explain(
+        self, request: Request, served: Served, text: str, method: Method
+    ) -> Explanation:
         """Which words drive a text's scores; refused as score is."""
         note(request, model=served.name, version=served.version)
-        return await self._worked(request, explain(self.engine, served, text))
+        return await self._worked(request, explain(self.engine, served, text, method))
 
     async def suggest(self, suggestion: Suggestion) -> None:
         """Have a suggestion kept; Refused when it is not."""

@@ -9,15 +9,12 @@ from pydantic import BaseModel, Field
 
 from igla.serve import admin
 from igla.serve.decisions import cuts_of, gravest, verdicts
+from igla.serve.explain import Method
 from igla.serve.labels import attributes_of
 from igla.serve.models import Served
+from igla.serve.protocols.kserve import refusal
 from igla.serve.scoring import Scored
 from igla.serve.service import Service, route_class, service_of, version_header
-
-
-def refusal(status: int, message: str) -> JSONResponse:
-    return JSONResponse({"error": message}, status)
-
 
 router = APIRouter(prefix="/igla/v1", route_class=route_class(refusal), tags=["igla"])
 
@@ -34,6 +31,7 @@ class ExplainRequest(BaseModel):
     text: Annotated[str, Field(max_length=20_000)]
     model: str | None = None
     version: str | None = None
+    method: Method = "occlusion"
 
 
 class LoadRequest(BaseModel):
@@ -63,10 +61,10 @@ async def score(request: Request, body: ScoreRequest) -> JSONResponse:
 
 @router.post("/explain")
 async def explain(request: Request, body: ExplainRequest) -> JSONResponse:
-    """Scores of a text, and how far each falls when a word is hidden, word by word."""
+    """Scores of a text, and what each word did to them."""
     service = service_of(request)
     served = service.classifier(body.model, body.version)
-    found = await service.explain(request, served, body.text)
+    found = await service.explain(request, served, body.text, body.method)
     return JSONResponse(
         {
             "model": served.name,
