@@ -1,15 +1,11 @@
 """Perspective's comments:suggestscore, with and without somebody who keeps what is suggested."""
 
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from googleapiclient.discovery import build
 from googleapiclient.errors import HttpError
 
@@ -40,30 +36,22 @@ class Kept:
         self.all.append(suggestion)
 
 
-@contextmanager
-def serving(trained: Path, kept: Kept, **settings: Any) -> Iterator[str]:
-    """The address of a server in this process whose suggestions are kept."""
-    keys = settings.pop("keys", None)
-    app = create_app(
-        [open_model(trained, "default", "float32")],
-        Settings.model_validate({"log": {"requests": False}} | settings),
-        keys,
-        kept,
-    )
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+@pytest.fixture(scope="module")
+def serving(trained: Path, in_process: Callable[..., Any]) -> Callable[..., Any]:
+    """Starts servers whose suggestions are kept."""
+    served = open_model(trained, "default", "float32")
+
+    def start(kept: Kept, keys: Doorkeeper | None = None, **settings: Any) -> Any:
+        told = Settings.model_validate({"log": {"requests": False}} | settings)
+        return in_process(create_app([served], told, keys, kept))
+
+    return start
 
 
-def test_googles_client_suggests_a_score(trained: Path) -> None:
+def test_googles_client_suggests_a_score(serving: Callable[..., Any]) -> None:
     kept = Kept()
     with (
-        serving(trained, kept) as address,
+        serving(kept) as address,
         build(
             *("commentanalyzer", "v1alpha1"),
             developerKey="key",
@@ -135,19 +123,19 @@ def test_what_cannot_be_learned_from_is_refused(
 
 
 @pytest.fixture(scope="module")
-def wide_open(trained: Path) -> Iterator[tuple[str, Kept]]:
+def wide_open(serving: Callable[..., Any]) -> Iterator[tuple[str, Kept]]:
     """A server that keeps what anybody suggests, by two names for one class."""
     kept = Kept()
     attributes = {"TOXICITY": "rude", "INSULT": "rude"}
-    with serving(trained, kept, attributes=attributes) as address:
+    with serving(kept, attributes=attributes) as address:
         yield address, kept
 
 
-def test_only_a_key_for_feedback_may_suggest(trained: Path, tmp_path: Path) -> None:
+def test_only_a_key_for_feedback_may_suggest(serving: Callable[..., Any], tmp_path: Path) -> None:
     file, kept = tmp_path / "keys.json", Kept()
     scoring = add_key(file, "reader", ("score",), None)
     feedback = add_key(file, "moderator", ("feedback",), None)
-    with serving(trained, kept, keys=Doorkeeper(file)) as address:
+    with serving(kept, keys=Doorkeeper(file)) as address:
         statuses = [
             httpx.post(address + PATH, json=ASKED, params={"key": key}).status_code
             for key in ("", scoring, feedback)

@@ -26,6 +26,7 @@ from igla.serve.protocols.discovery import discovery
 from igla.serve.service import CLIENT_LEFT, Refused, Service
 from igla.serve.settings import Settings
 from igla.serve.suggestions import SuggestionSink
+from igla.serve.tracing import TracedApp, Tracing, tracing_by_otlp
 
 PROTOCOLS = (perspective, openai, tei, kserve, own)
 
@@ -36,18 +37,23 @@ def create_app(
     keys: Doorkeeper | None = None,
     suggestions: SuggestionSink | None = None,
     extensions: Sequence[Extension] = (),
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """The application over models that are loaded; the first one is the default.
 
     keys         who may ask; None: everybody
     suggestions  who keeps the scores that clients suggest; None: nobody, and they are told so
     extensions   routes beside those of the protocols
+    tracing      where spans go; None: where the settings say, if anywhere
 
     UserError where the settings name what no model knows.
     """
     metrics = Metrics()
     check_labels(settings, {name for one in served if one.scores for name in one.classes})
-    engine = Engine(settings.limits.waiting_tokens, metrics.batch)
+    if tracing is None and settings.traces:
+        tracing = tracing_by_otlp()
+    on_job = None if tracing is None else tracing.job
+    engine = Engine(settings.limits.waiting_tokens, metrics.batch, on_job)
     metrics.waiting.set_function(lambda: engine.waiting_tokens)
     models = Models(served, settings.limits.versions)
     service = Service(settings, models, engine, metrics, keys, suggestions)
@@ -63,6 +69,8 @@ def create_app(
         await engine.close()
         for one in reversed(extensions):
             await one.close()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="igla", version=version("igla"), lifespan=lifespan, docs_url=None, redoc_url=None
@@ -85,6 +93,8 @@ def create_app(
 
     app.include_router(page.router)
     app.add_middleware(_Border, service=service, parts=parts)
+    if tracing is not None:
+        app.add_middleware(TracedApp, tracing=tracing)
     return app
 
 

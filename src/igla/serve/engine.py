@@ -59,6 +59,8 @@ class _Job:
     done: "asyncio.Future[np.ndarray]"
     came: float = field(default_factory=time.perf_counter)
     taken: int = 0
+    began: float = 0.0
+    ended: float = 0.0
 
     @property
     def waiting_tokens(self) -> int:
@@ -76,6 +78,18 @@ class BatchDone:
     waited: float
 
 
+@dataclass(frozen=True)
+class JobDone:
+    """What is told of a request: its sequences and tokens, and when (by time.perf_counter) it came,
+    the first of its batches began and the last one ended."""
+
+    sequences: int
+    tokens: int
+    came: float
+    began: float
+    ended: float
+
+
 class Engine:
     """Computes outputs of models in one thread, for callers in the event loop that it was started
     in.
@@ -83,11 +97,18 @@ class Engine:
     capacity  tokens that may wait; what would go beyond is refused at once. Of what is more than a
               batch by itself, three quarters: some room is always left for the others
     on_batch  is told of each batch, in the model thread
+    on_job    is told of each request that has its outputs, where they are waited for
     """
 
-    def __init__(self, capacity: int, on_batch: Callable[[BatchDone], None]):
+    def __init__(
+        self,
+        capacity: int,
+        on_batch: Callable[[BatchDone], None],
+        on_job: Callable[[JobDone], None] | None = None,
+    ):
         self._capacity = capacity
         self._on_batch = on_batch
+        self._on_job = on_job
         self._waiting: deque[_Job] = deque()
         self._tokens = 0
         self._rate = 5_000.0  # tokens a second, measured as it goes
@@ -127,7 +148,10 @@ class Engine:
             self._waiting.append(job)
             self._tokens += tokens
             self._changed.notify()
-        return await job.done
+        outputs = await job.done
+        if self._on_job is not None:
+            self._on_job(JobDone(len(sequences), tokens, job.came, job.began, job.ended))
+        return outputs
 
     async def close(self) -> None:
         """Finish what was accepted, then end the thread."""
@@ -177,6 +201,8 @@ class Engine:
     def _compute(self, batch: list[tuple[_Job, int]]) -> None:
         start = time.perf_counter()
         waited = start - min(job.came for job, _ in batch)
+        for job, _ in batch:
+            job.began = job.began or start
         try:  # whatever goes wrong, the thread goes on: without it nobody would be answered again
             packed = pack([job.sequences[index] for job, index in batch])
             model = batch[0][0].model
@@ -190,6 +216,7 @@ class Engine:
             job.outputs[index] = one
             job.left -= 1
             if not job.left:
+                job.ended = time.perf_counter()
                 ended[job] = np.stack([value for value in job.outputs if value is not None])
         self._tell(ended)
         seconds = time.perf_counter() - start

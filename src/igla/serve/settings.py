@@ -58,6 +58,9 @@ class Settings(Section):
     precision: Literal["auto", "float32", "bf16"] = Field(
         "auto", description="Arithmetic of the models; auto: by measurement."
     )
+    traces: bool = Field(
+        False, description="Send spans of requests to OpenTelemetry's collector (igla[otel])."
+    )
     limits: Limits = Limits()
     log: Log = Log()
 
