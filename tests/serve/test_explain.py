@@ -41,7 +41,8 @@ def test_an_effect_is_how_far_the_score_falls_when_the_word_is_hidden(
     server: str, trained: Path
 ) -> None:
     text, classifier = "глупый дом", Classifier.load(trained / "model")
-    found = httpx.post(f"{server}/igla/v1/explain", json={"text": text}).json()
+    asked = {"text": text, "method": "occlusion"}
+    found = httpx.post(f"{server}/igla/v1/explain", json=asked).json()
     hidden = classifier.probabilities(["[MASK] дом"])[0]
     whole = classifier.probabilities([text])[0]
     np.testing.assert_allclose(found["words"][0]["effects"], whole - hidden, atol=1e-6)

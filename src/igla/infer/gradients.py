@@ -25,6 +25,9 @@ class PathGradients(nn.Module):
     shares  the α of these points; the integral is the mean over those of the whole path
     """
 
+    hides: Tensor
+    shares: Tensor
+
     def __init__(
         self, classifier: Classifier, mask: int | None, hides: np.ndarray, shares: Sequence[float]
     ):
@@ -32,18 +35,18 @@ class PathGradients(nn.Module):
         self.model = classifier.model
         self.rule = classifier.rule
         self.mask = mask
-        self.register_buffer("hides_T1", torch.from_numpy(hides)[:, None], persistent=False)
-        self.register_buffer("shares_P", torch.tensor(shares), persistent=False)
+        self.register_buffer("hides", torch.from_numpy(hides)[:, None], persistent=False)
+        self.register_buffer("shares", torch.tensor(shares), persistent=False)
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """Of a batch of one text: (w − b) times the slopes, summed over H and the points
         [1, T, C]."""
         # The engine computes without gradients, and nothing made there can take part in one.
         with torch.inference_mode(False), torch.enable_grad():
-            points = len(self.shares_P)
+            points = len(self.shares)
             packed = pack([batch.tokens.numpy(force=True)] * points).to(batch.tokens.device)
             way_RH = self._way(packed)
-            shares_R1 = self.shares_P.clone().repeat_interleave(len(batch.tokens))[:, None]
+            shares_R1 = self.shares.clone().repeat_interleave(len(batch.tokens))[:, None]
             nudge_RH = ((shares_R1 - 1) * way_RH).requires_grad_()
             logits_PC = self.model.classify(self.model.represent(packed, nudge_RH))
             sums_C = self._probabilities(logits_PC.float()).sum(0)
@@ -61,7 +64,7 @@ class PathGradients(nn.Module):
         if embeddings.ngrams is not None:
             words_RH = words_RH + embeddings.ngrams(packed)
         hidden_H = 0.0 if self.mask is None else embeddings.word.weight[self.mask]
-        hides_R1 = self.hides_T1.clone().repeat(len(self.shares_P), 1)
+        hides_R1 = self.hides.clone().repeat(len(self.shares), 1)
         return torch.where(hides_R1, words_RH - hidden_H, torch.zeros_like(words_RH))
 
     def _probabilities(self, logits_PC: Tensor) -> Tensor:

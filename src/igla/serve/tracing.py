@@ -56,11 +56,11 @@ class TracedApp:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = {
+        carrier = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
         with self.tracing.tracer.start_as_current_span(
-            scope["method"], self.propagator.extract(headers), kind=SpanKind.SERVER,
+            scope["method"], self.propagator.extract(carrier), kind=SpanKind.SERVER,
             record_exception=False,  # whose words may be a text's
         ) as span:  # fmt: skip
 

@@ -7,7 +7,7 @@ const WORDS = {
     live: "This server, now", clients: "Ask from elsewhere", copy: "Copy", copied: "Copied",
     load: "Requests a second, the last two minutes", theme: "Light or dark", other: "Русский",
     allow: "allow", review: "review", block: "block", windows: "windows, mean",
-    words: "What hiding a word does to", raises: "raises", lowers: "lowers",
+    words: "What each word does to", raises: "raises", lowers: "lowers",
     served: "scored requests", rate: "requests a second", p50: "median, ms", p99: "99 in 100 within, ms",
     waiting: "tokens waiting", batch: "tokens a batch", errors: "refused or failed",
     example: "What a wonderful day, thank you!", away: "The server does not answer.",
@@ -17,7 +17,7 @@ const WORDS = {
     live: "Этот сервер сейчас", clients: "Запрос из других мест", copy: "Скопировать", copied: "Скопировано",
     load: "Запросов в секунду за последние две минуты", theme: "Светлая или тёмная", other: "English",
     allow: "пропустить", review: "проверить", block: "заблокировать", windows: "окон, среднее",
-    words: "Что меняет скрытое слово для", raises: "повышает", lowers: "понижает",
+    words: "Что каждое слово меняет для", raises: "повышает", lowers: "понижает",
     served: "оценено запросов", rate: "запросов в секунду", p50: "медиана, мс", p99: "99 из 100 за, мс",
     waiting: "токенов в очереди", batch: "токенов в пакете", errors: "отказов и ошибок",
     example: "Какой чудесный день, спасибо!", away: "Сервер не отвечает.",
@@ -140,7 +140,7 @@ function resultCard(found, model) {
   return card;
 }
 
-// Marks each word by how far hiding it lowers (red) or raises (blue) a class's probability.
+// Marks each word by how far it raises (red) or lowers (blue) a class's probability.
 function showWords(card, text, why, column) {
   Object.assign(card, { text, why });
   card.querySelectorAll(".words, .legend").forEach((one) => one.remove());

@@ -12,7 +12,7 @@ from igla.serve.decisions import cuts_of, gravest, verdicts
 from igla.serve.explain import Method
 from igla.serve.labels import attributes_of
 from igla.serve.models import Served
-from igla.serve.protocols.kserve import refusal
+from igla.serve.protocols.kserve import refusal as refusal  # for the application
 from igla.serve.scoring import Scored
 from igla.serve.service import Service, route_class, service_of, version_header
 
@@ -31,7 +31,7 @@ class ExplainRequest(BaseModel):
     text: Annotated[str, Field(max_length=20_000)]
     model: str | None = None
     version: str | None = None
-    method: Method = "occlusion"
+    method: Method = "gradients"
 
 
 class LoadRequest(BaseModel):
