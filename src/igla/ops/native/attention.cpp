@@ -212,21 +212,30 @@ struct Block {
 
   int64_t keys() const { return last - first; }
 
-  // Takes from the scores [keys, ldq] what distance costs, and what a query does not attend to.
+  // Takes from the scores [keys, ldq] what distance costs, and hides those that count nothing.
   void mask(const Heads<T>& all, Acc<T>* scores) const {
     using A = Acc<T>;
-    if (!all.window) return;
-    const A slope = all.slopes ? all.slopes[head] : A(0);
-    for (int64_t key = first; key < last; key++) {
-      // Of query i the distance is from + i; it attends to distances from 0 up to the window.
-      const int64_t from = begin - key;
-      A* line = scores + (key - first) * ldq;
-      if (slope != 0) {
+    if (all.slopes && all.window) {
+      const A slope = all.slopes[head];
+      for (int64_t key = first; key < last; key++) {
+        A* line = scores + (key - first) * ldq;
         SIMD for (int64_t i = 0; i < ldq; i++)
-          line[i] -= slope * A(from + i);
+          line[i] -= slope * A(begin + i - key);
       }
-      for (int64_t i = 0; i < std::min(rows, -from); i++) line[i] = -INFINITY;
-      for (int64_t i = std::max<int64_t>(0, all.window - from); i < rows; i++) line[i] = -INFINITY;
+    }
+    hide(all, scores, -INFINITY);
+  }
+
+  // Puts a value wherever a query does not attend to a key: it does to distances from 0 up to the
+  // window. Weights there are put to 0, since e^x is never less than the least normal number, and
+  // a processor takes a hundred times as long for what is less than that.
+  void hide(const Heads<T>& all, Acc<T>* cells, Acc<T> value) const {
+    if (!all.window) return;
+    for (int64_t key = first; key < last; key++) {
+      const int64_t from = begin - key;  // of query i the distance is from + i
+      Acc<T>* line = cells + (key - first) * ldq;
+      for (int64_t i = 0; i < std::min(rows, -from); i++) line[i] = value;
+      for (int64_t i = std::max<int64_t>(0, all.window - from); i < rows; i++) line[i] = value;
     }
   }
 };
@@ -355,6 +364,7 @@ void forward(const Heads<T>& all, T* out, Acc<T>* log_sums) {
           block.mask(all, weights);
           for (int64_t i = 0; i < rows; i += kLanes<A>)
             weigh(weights + i, ldq, seen, block.element + uint32_t(i * keys), dropout, sums + i);
+          block.hide(all, weights, 0);
           std::copy(sums, sums + rows, log_sums + block.head * total + block.token);
           std::fill(o, o + rows * ld, A(0));
           multiply(weights, 1, ldq, v + block.first * ld, ld, o, ld, rows, width, seen);
@@ -421,6 +431,8 @@ void backward(const Heads<T>& all, const T* dout, const T* out, const Acc<T>* lo
           for (int64_t i = 0; i < rows; i += kLanes<A>)
             weigh_back(weights + i, dweights + i, ldq, seen, block.element + uint32_t(i * keys),
                        dropout, sums + i, along + i);
+          block.hide(all, weights, 0);
+          block.hide(all, dweights, 0);
           std::fill(q_sums, q_sums + rows * ld, A(0));
           multiply(dweights, 1, ldq, k + panel, ld, q_sums, ld, rows, width, seen);
           multiply(dweights, ldq, 1, q, ld, k_sums + panel, ld, seen, width, rows);
