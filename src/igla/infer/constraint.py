@@ -33,10 +33,10 @@ class Grammars:
         """Texts that are JSON of a schema."""
         text = schema if isinstance(schema, str) else json.dumps(schema)
         try:
-            grammar = LLMatcher.grammar_from_json_schema(text)
+            json.loads(text)
         except ValueError as error:
-            raise UserError(f"The JSON schema is none: {error}.") from None
-        return self._constraint(grammar, "JSON schema")
+            raise UserError(f"The JSON schema is not JSON ({error}).") from None
+        return self._constraint(LLMatcher.grammar_from_json_schema(text), "JSON schema")
 
     def json_object(self) -> "Constraint":
         """Texts that are any JSON object."""
