@@ -71,11 +71,11 @@ def measure(sources: dict[str, str], folder: Path, asked: argparse.Namespace) ->
             if name == IGLA:
                 output = str(folder / f"run-{pair}")
                 ours = {"recipe": str(folder / "recipe.yaml"), "output": output}
-                answer = ask("igla_worker", ours | {"warmup": asked.warmup})
+                answer = ask("minilm.igla_worker", ours | {"warmup": asked.warmup})
             else:
                 given, attention = TRAINERS[name]
                 answer = ask(
-                    "trainer_mlm_worker", job | {"arguments": given, "attention": attention}
+                    "minilm.trainer_mlm_worker", job | {"arguments": given, "attention": attention}
                 )
             answer["rate"] = answer["tokens"] / answer["seconds"]
             found[name].append(answer)

@@ -31,7 +31,7 @@ def measure(
     run(Contestant("igla", precision="float32"), prepared, folder / "run", 0)
     # transformers and ONNX Runtime read the very folder that igla has written.
     model = shutil.copytree(folder / "run" / "model", folder / "model")
-    ask("export_worker", {"model": str(model)})
+    ask("minilm.export_worker", {"model": str(model)})
     dataset = load_dataset(prepared.recipe.data, prepared.recipe.train.seed)
     texts = dataset.texts(dataset.part(VALIDATION))
     (folder / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
@@ -40,7 +40,7 @@ def measure(
         for name, how in RUNTIMES.items():
             place = str(folder / "run" / "model") if name == "igla" else str(model)
             job = {"model": place, "texts": str(folder / "texts.json"), "singles": singles}
-            found[name].append(ask("inference_worker", job | how))
+            found[name].append(ask("minilm.inference_worker", job | how))
     true = np.array(found["transformers"][0]["probabilities"])
     return {
         "texts": len(texts),

@@ -27,7 +27,7 @@ def curve(data: Path, folder: Path, settings: list[str]) -> dict[str, Any]:
     base = _initial(prepared, folder / "initial", seed=1, dropout=0.0)
     mine = _igla(prepared, folder / "igla", base, "float32")["losses"]
     job = {"folder": str(folder), "base": base, "rate": RATE}
-    theirs = ask("reference_worker", job | {"warmup_steps": WARMUP})["losses"]
+    theirs = ask("minilm.reference_worker", job | {"warmup_steps": WARMUP})["losses"]
     apart = [abs(one - other) / other for one, other in zip(mine, theirs, strict=True)]
     return {"igla": mine, "transformers": theirs, "largest_relative_difference": max(apart)}
 
@@ -63,7 +63,7 @@ def validation(
             "attention": "eager",
             "evaluate": True,
         }
-        found["Trainer"].append(ask("trainer_worker", job)["validation_loss"])
+        found["Trainer"].append(ask("minilm.trainer_worker", job)["validation_loss"])
         print(f"seed {seed}: igla {found['igla'][-1]:.4f}, Trainer {found['Trainer'][-1]:.4f}")
     apart = [one - other for one, other in zip(*found.values(), strict=True)]
     return {
@@ -104,7 +104,7 @@ def _initial(prepared: Prepared, folder: Path, seed: int, dropout: float) -> str
     """A folder with transformers' own initial weights and the tokenizer."""
     job = {"vocab_size": prepared.vocab_size, "dropout": dropout, "seed": seed}
     tokenizer = str(prepared.folder / "tokenizer")
-    ask("initial_worker", job | {"output": str(folder), "tokenizer": tokenizer})
+    ask("minilm.initial_worker", job | {"output": str(folder), "tokenizer": tokenizer})
     return str(folder)
 
 
@@ -112,4 +112,4 @@ def _igla(prepared: Prepared, output: Path, base: str, precision: str) -> Answer
     recipe = prepared.recipe.replace(model__base=base, train__precision=precision)
     written = output.with_suffix(".yaml")
     write_durably(written, recipe.to_yaml())
-    return ask("igla_worker", {"recipe": str(written), "output": str(output), "warmup": 0})
+    return ask("minilm.igla_worker", {"recipe": str(written), "output": str(output), "warmup": 0})

@@ -23,7 +23,7 @@ def measure(folder: Path, *, steps: int, warmup: int, rows: tuple[int, ...]) -> 
     for name, values in GROWING.items():
         for value in values:
             job = USUAL | {name: value, "steps": steps, "warmup": warmup}
-            found.setdefault(name, {})[str(value)] = ask("scaling_worker", job)
+            found.setdefault(name, {})[str(value)] = ask("minilm.scaling_worker", job)
             cost = found[name][str(value)]["microseconds_per_token"]
             print(f"{name} {value}: {cost:.1f} µs a token")
     return {"growing": found, "rows": {str(count): epoch(folder, count) for count in rows}}
@@ -40,7 +40,7 @@ def epoch(folder: Path, rows: int) -> dict[str, float]:
     ]
     write_durably(recipe, "\n".join(lines) + "\n")
     job = {"recipe": str(recipe), "output": str(folder / f"run-{rows}"), "warmup": 0}
-    found = ask("igla_worker", job)
+    found = ask("minilm.igla_worker", job)
     data.unlink()
     print(f"{rows:,} rows: {found['whole_seconds']:.0f} s, {found['peak_memory'] / 1e9:.2f} GB")
     return {name: found[name] for name in ("seconds", "whole_seconds", "peak_memory", "rows")}

@@ -66,7 +66,7 @@ def measure(
     for pair in range(pairs):
         for dtype, library in (("bfloat16", "highest"), ("float32", "medium")):
             job = {"tokens": tokens, "dtype": dtype, "library": library}
-            limits[dtype].append(ask("limit_worker", job)["gflops"])
+            limits[dtype].append(ask("minilm.limit_worker", job)["gflops"])
         first = pair % len(contestants)
         for one in contestants[first:] + contestants[:first]:
             answer = run(one, prepared, folder / f"{one.name}-{pair}", warmup)
@@ -84,7 +84,9 @@ def run(one: Contestant, prepared: Prepared, output: Path, warmup: int) -> Answe
     if one.precision is not None:
         written = output.with_suffix(".yaml")
         write_durably(written, recipe.replace(train__precision=one.precision).to_yaml())
-        return ask("igla_worker", {"recipe": str(written), "output": str(output), "warmup": warmup})
+        return ask(
+            "minilm.igla_worker", {"recipe": str(written), "output": str(output), "warmup": warmup}
+        )
     job = {
         "folder": str(prepared.folder),
         "vocab_size": prepared.vocab_size,
@@ -98,7 +100,7 @@ def run(one: Contestant, prepared: Prepared, output: Path, warmup: int) -> Answe
         "attention": one.attention,
         "evaluate": False,
     }
-    return ask("trainer_worker", job)
+    return ask("minilm.trainer_worker", job)
 
 
 def summary(

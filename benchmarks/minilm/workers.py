@@ -12,12 +12,12 @@ Answer = dict[str, Any]
 
 
 def ask(worker: str, job: Job) -> Answer:
-    """What minilm.{worker} answers; RuntimeError, with its last words, when it fails.
+    """What the module of a worker answers; RuntimeError, with its last words, when it fails.
 
     It sees the environment that this process was started in: to have imported igla here has changed
     how torch's threads wait, which must not help or hurt the others.
     """
-    command = [sys.executable, "-m", f"minilm.{worker}", json.dumps(job)]
+    command = [sys.executable, "-m", worker, json.dumps(job)]
     folder = Path(__file__).parents[1]
     done = subprocess.run(command, cwd=folder, env=_at_start(), capture_output=True, text=True)
     if done.returncode:

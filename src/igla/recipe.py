@@ -75,6 +75,14 @@ class CorpusRecipe(Section):
         1.0, description="Without shares: above 1, small sources are seen more than their size."
     )
     encoding: str | None = Field(None, description="Encoding of the files; UTF-8 if not given.")
+    documents: Literal["paragraphs", "files"] = Field(
+        "paragraphs",
+        description="What a document of a text file is: its lines up to an empty one, or all of "
+        "it. A row of a table is one in any event.",
+    )
+    validation: str | None = Field(
+        None, description="Texts to validate on; otherwise a part of the documents is kept."
+    )
     validation_share: Share = Field(0.01, description="Share of the documents kept to validate on.")
     letters_share: Share = Field(
         0.5, description="Drop documents of which less than this share are letters."

@@ -36,6 +36,23 @@ def test_an_empty_line_ends_a_document_and_so_does_a_file(tmp_path: Path) -> Non
     assert found == ["раз\nдва", " три", "четыре", "пять"]
 
 
+def test_a_file_as_one_document_keeps_its_empty_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("раз\n\n\n два\n", encoding="utf-8")
+    (tmp_path / "b.txt").write_text("три\n\nчетыре", encoding="utf-8")
+    found = list(documents(open_source(tmp_path), "text", whole_files=True))
+    assert found == ["раз\n\n\n два", "три\n\nчетыре"]
+
+
+def test_texts_to_validate_on_may_be_named(tmp_path: Path) -> None:
+    apart = tmp_path / "apart.txt"
+    apart.write_text("пять шесть\n\nраз два\n", encoding="utf-8")
+    found = corpus(tmp_path, "раз два\n\nтри четыре\n", validation=str(apart))
+    assert list(found.texts(VALIDATION)) == ["пять шесть", "раз два"]
+    # What is validated on is not learned from.
+    assert list(found.texts(TRAIN)) == ["три четыре"]
+    assert found.names == ("texts",)
+
+
 def test_a_row_of_a_table_is_a_document(tmp_path: Path) -> None:
     table = pa.table({"text": ["раз\n\nдва", None, "", "три"]})
     pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")

@@ -1,6 +1,6 @@
 """From text files to documents, cleaned and split, for learning without labels.
 
-A document is a row of a table, or the lines of a text file up to an empty one.
+A document is a row of a table, the lines of a text file up to an empty one, or a whole file.
 """
 
 import hashlib
@@ -90,12 +90,20 @@ def load_corpus(recipe: CorpusRecipe, seed: int, labelled: Dataset | None = None
             for part in (TEST, VALIDATION, TRAIN)
         ]
     for name, where in sorted(recipe.sources.items()):
-        streams[name] = [_opened(where, recipe)]
+        part = None if recipe.validation is None else TRAIN
+        streams[name] = [_opened(where, recipe, part)]
     if not streams:
         raise UserError("No texts are given: name files with --corpus, or in corpus.sources.")
+    if recipe.validation is not None:
+        # They count as the first source's, and are met first, like those to test on.
+        first = next(iter(streams.values()))
+        first.insert(len(first) - 1, _opened(recipe.validation, recipe, VALIDATION))
     # What is the same documents seen more or less often needs no new reading.
-    settings = recipe.model_dump_json(exclude={"sources", "shares", "temperature"})
-    prints = {name: several[0].fingerprint for name, several in streams.items()}
+    settings = recipe.model_dump_json(exclude={"sources", "shares", "temperature", "validation"})
+    prints = {
+        name: [(stream.fingerprint, stream.part) for stream in several]
+        for name, several in streams.items()
+    }
     wanted = json.dumps([settings, seed, prints])
     key = hashlib.sha256(wanted.encode()).hexdigest()[:32]
     folder = cached_folder(
@@ -107,10 +115,13 @@ def load_corpus(recipe: CorpusRecipe, seed: int, labelled: Dataset | None = None
     return Corpus(reader.read_all(), tuple(streams), decisions, key)
 
 
-def _opened(where: str, recipe: CorpusRecipe) -> _Stream:
+def _opened(where: str, recipe: CorpusRecipe, part: int | None) -> _Stream:
     source = open_source(where, recipe.encoding)
     columns = choose_columns(source.columns, None, None, labels_required=False, where=where)
-    return _Stream(source.fingerprint(), lambda: documents(source, columns.text))
+    whole = recipe.documents == "files"
+    return _Stream(
+        source.fingerprint(), lambda: documents(source, columns.text, whole_files=whole), part
+    )
 
 
 def _texts_of(dataset: Dataset, part: int) -> Iterator[str]:
@@ -125,8 +136,11 @@ def batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
         yield batch
 
 
-def documents(source: Source, text_column: str) -> Iterator[str]:
-    """The documents of a source, their lines joined by line feeds."""
+def documents(source: Source, text_column: str, *, whole_files: bool = False) -> Iterator[str]:
+    """The documents of a source, their lines joined by line feeds.
+
+    whole_files  whether a text file is one document, its empty lines included
+    """
     lines: list[str] = []
     for chunk in source.chunks():
         texts = as_strings(chunk.table.column(text_column), text_column).to_pylist()
@@ -137,8 +151,8 @@ def documents(source: Source, text_column: str) -> Iterator[str]:
             yield "\n".join(lines)
             lines = []
         for line in texts:
-            if line and line.strip():
-                lines.append(line)
+            if whole_files or (line and line.strip()):
+                lines.append(line or "")
             elif lines:
                 yield "\n".join(lines)
                 lines = []

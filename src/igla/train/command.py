@@ -102,6 +102,9 @@ def _with_absolute_paths(recipe: Recipe) -> Recipe:
         name: str(Path(where).expanduser().absolute())
         for name, where in recipe.corpus.sources.items()
     }
+    if recipe.corpus.validation is not None:
+        where = Path(recipe.corpus.validation)
+        changes["corpus__validation"] = str(where.expanduser().absolute())
     for name in ("model__base", "curriculum__judge"):
         section, _, field = name.partition("__")
         where = getattr(getattr(recipe, section), field)
