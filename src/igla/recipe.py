@@ -34,8 +34,8 @@ class Section(BaseModel):
 class DataRecipe(Section):
     source: str | None = Field(
         None,
-        description="File, folder or glob with the labelled rows; of a pretext task, their texts "
-        "beside those of corpus.",
+        description="File, folder or glob with the labelled rows; of sft, with conversations; of a "
+        "pretext task, texts beside those of corpus.",
     )
     validation: str | None = Field(
         None, description="Rows to validate on; otherwise a part of `source` is kept aside."
@@ -49,6 +49,10 @@ class DataRecipe(Section):
         (), description="Column of the labels, or several 0/1 columns for multi-label."
     )
     weight_column: str | None = Field(None, description="Column of how much each row counts.")
+    prompt_column: str | None = Field(
+        None, description="Of sft: column of what the assistant is asked, if not found by its name."
+    )
+    completion_column: str | None = Field(None, description="Of sft: column of what it answers.")
     validation_share: Share = Field(0.1, description="Share of the rows kept for validation.")
     test_share: Share = Field(0.1, description="Share of the rows kept for the test.")
     empty: Literal["refuse", "drop"] = Field(
@@ -179,13 +183,21 @@ class ModelRecipe(Section):
 
 class ObjectiveRecipe(Section):
     task: Literal[
-        "classify", "masked_lm", "replaced_token", "contrastive", "distill", "causal_lm", "wedlm"
+        "classify",
+        "masked_lm",
+        "replaced_token",
+        "contrastive",
+        "distill",
+        "causal_lm",
+        "wedlm",
+        "sft",
     ] = Field(
         "classify",
         description="classify: the labels of data; the others: the texts of corpus, by masked "
         "words, by words that a small model replaced, by finding a text again among others, by "
         "a teacher's states, or, causal_lm, by each next word, which trains a decoder. wedlm: a "
-        "decoder, the base, learns to fill masks as well, several words at once.",
+        "decoder, the base, learns to fill masks as well, several words at once. sft: a decoder, "
+        "the base, learns the assistant's turns of the conversations of data.",
     )
     teachers: tuple[str, ...] = Field(
         (),
@@ -329,6 +341,7 @@ _DECODER: dict[str, dict[str, Any]] = {
 }
 TASK_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "causal_lm": _DECODER,
+    "sft": _DECODER,
     "wedlm": _DECODER | {"optim": _DECODER["optim"] | {"learning_rate": 5e-4}},
 }
 # Tasks that train a decoder.

@@ -1,5 +1,6 @@
 """igla data."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -38,3 +39,17 @@ def check(
         "data.encoding": encoding,
     }
     check_data(recipe_of(changes or [], options))
+
+
+@app.command("make-tasks", epilog="Example: igla data make-tasks tasks --train 5000 --test 600")
+def make_tasks(
+    folder: Annotated[Path, typer.Argument(help="Where train.jsonl and test.jsonl are written.")],
+    train: Annotated[int, typer.Option(min=1, help="Examples to train on.")] = 5000,
+    test: Annotated[int, typer.Option(min=1, help="Examples to test with.")] = 600,
+    seed: Annotated[int, typer.Option(help="Another seed gives others.")] = 1,
+) -> None:
+    """Make up instructions whose answers can be checked: sums, sorting, counting, copying, JSON."""
+    from igla.data.tasks import write_tasks
+
+    for line in write_tasks(folder, seed, train, test):
+        print(line)

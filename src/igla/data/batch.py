@@ -15,7 +15,8 @@ class PackedBatch:
     positions   [T] int64, counted from 0 within each sequence
     cu_seqlens  [B+1] int64, where each sequence starts; the last entry is T
     max_seqlen  length of the longest sequence
-    targets     what the objective compares with: class indices [B], or 0/1 floats [B, C]
+    targets     what the objective compares with: class indices [B], 0/1 floats [B, C], or bool
+                [T], which of the tokens are to be guessed
     weights     [B] float32, how much each sequence counts
     rows        [B] int64, numbers of the sequences in their store
     """

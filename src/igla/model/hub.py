@@ -5,6 +5,7 @@ from pathlib import Path
 from igla.errors import UserError
 
 _FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab.txt"]
+_FILES += ["*.jinja", "generation_config.json"]
 
 
 def base_folder(name: str) -> Path:

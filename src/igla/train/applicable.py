@@ -1,7 +1,7 @@
 """Which settings a task knows: one that it would pass over in silence is refused."""
 
 from igla.errors import UserError
-from igla.recipe import DECODER_TASKS, AdaptRecipe, Recipe, defaults_of, field_names
+from igla.recipe import DECODER_TASKS, AdaptRecipe, CorpusRecipe, Recipe, defaults_of, field_names
 
 _OF_CLASSIFY = {
     "text.evasion",
@@ -19,8 +19,9 @@ _OF_CLASSIFY = {
 }
 _MASKED = {"masked_lm", "replaced_token"}
 _ENCODERS_OF_TEXTS = _MASKED | {"contrastive", "distill"}
-_TEXTS = _ENCODERS_OF_TEXTS | DECODER_TASKS
+_TEXTS = _ENCODERS_OF_TEXTS | DECODER_TASKS - {"sft"}
 _ENCODERS = {"classify"} | _ENCODERS_OF_TEXTS
+_NOT_SFT = {"classify"} | _TEXTS
 # Settings that not every task knows, and the tasks that do.
 TASKS: dict[str, set[str]] = {
     **{name: {"classify"} for name in _OF_CLASSIFY},
@@ -30,6 +31,9 @@ TASKS: dict[str, set[str]] = {
     "objective.temperature": {"contrastive"},
     "text.vocabulary": _MASKED | {"contrastive"},
     "data.weight_column": {"classify"},
+    **{f"data.{name}": {"sft"} for name in ("prompt_column", "completion_column")},
+    **{f"data.{name}": _NOT_SFT for name in ("text_column", "label_columns", "test")},
+    **{f"corpus.{name}": _NOT_SFT for name in CorpusRecipe.model_fields},
     "corpus.shares": _TEXTS,
     "corpus.temperature": _TEXTS,
     "text.guard": _ENCODERS,
@@ -37,7 +41,7 @@ TASKS: dict[str, set[str]] = {
     "model.ngrams": _ENCODERS,
     "model.dropout": _ENCODERS,
     "model.kv_heads": {"causal_lm"},
-    **{f"adapt.{name}": {"classify", "causal_lm"} for name in AdaptRecipe.model_fields},
+    **{f"adapt.{name}": {"classify", "causal_lm", "sft"} for name in AdaptRecipe.model_fields},
 }
 
 

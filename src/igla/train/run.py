@@ -50,6 +50,7 @@ from igla.train.resolve import resolve, total_steps
 from igla.train.scaling import LossScale
 from igla.train.setup import DATA
 from igla.train.state import TrainState
+from igla.train.supervised import SupervisedTuning
 from igla.train.task import Ended, Say, Task
 from igla.train.throughput import Throughput
 from igla.train.version import Versions
@@ -60,6 +61,7 @@ RECIPE, ENVIRONMENT, VERSIONS = "recipe.yaml", "environment.json", "versions"
 TASKS: dict[str, Callable[[Recipe, Path, Say], Task]] = {
     "classify": Classification.open,
     **dict.fromkeys(PRETEXTS, Pretraining.open),
+    "sft": SupervisedTuning.open,
 }
 
 
