@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import transformers
 
 from igla.data.batch import PackedBatch, pack
 from igla.model.decoder import Decoder, load_decoder, packed_causal, save_decoder
 from igla.model.folder import read_json
+from igla.objective.causal_lm import CausalLM
 
 SHAPE = dict(
     vocab_size=300,
@@ -121,3 +123,53 @@ def test_logits_equal_those_of_transformers_in_either_direction(name: str, tmp_p
     save_decoder(tmp_path / "kept", ours, read_json(tmp_path / "config.json"))
     assert read_json(tmp_path / "kept" / "config.json")["model_type"] == own
     assert load_decoder(tmp_path / "kept").config == ours.config
+
+
+def mean_loss(model: Decoder, sequences: list[np.ndarray]) -> torch.Tensor:
+    loss = CausalLM(torch.ones(300, dtype=torch.long)).loss(model, pack(sequences))
+    return loss.sum / loss.count
+
+
+def their_mean_loss(model: Any, sequences: list[np.ndarray]) -> torch.Tensor:
+    total, count = torch.zeros(()), 0
+    for ids in sequences:
+        logits = model(torch.from_numpy(ids)[None]).logits[0, :-1]
+        total = total + F.cross_entropy(logits, torch.from_numpy(ids[1:]), reduction="sum")
+        count += len(ids) - 1
+    return total / count
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_training_step_is_that_of_transformers(name: str, tmp_path: Path) -> None:
+    kind, fields = FAMILIES[name]
+    theirs = randomised(kind(**fields))
+    theirs.save_pretrained(tmp_path / "before")
+    ours = load_decoder(tmp_path / "before")
+    sequences = SEQUENCES[1:2] if name == "llama, dynamic" else [SEQUENCES[1], SEQUENCES[3]]
+    one, other = mean_loss(ours, sequences), their_mean_loss(theirs, sequences)
+    torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+    one.backward()
+    other.backward()
+
+    # Their gradients under our names: written as if they were weights, and read.
+    after = {key: value - value.grad for key, value in theirs.named_parameters()}
+    for parameter in theirs.parameters():
+        parameter.data = parameter.grad
+    theirs.save_pretrained(tmp_path / "gradients")
+    expected = dict(load_decoder(tmp_path / "gradients").named_parameters())
+    for key, parameter in ours.named_parameters():
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, expected[key].data, atol=1e-4, rtol=0, msg=key)
+
+    # Both take the step, and transformers opens what ours has become.
+    theirs.load_state_dict(after, strict=False)
+    torch.optim.SGD(ours.parameters(), lr=1.0).step()
+    (tmp_path / "after").mkdir()
+    save_decoder(tmp_path / "after", ours)
+    again = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "after", attn_implementation="eager"
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(
+            their_logits(again, sequences), their_logits(theirs, sequences), atol=2e-4, rtol=0
+        )

@@ -36,8 +36,7 @@ def load_decoder(folder: Path, dtype: torch.dtype = torch.float32) -> Decoder:
     of another shape, and when the folder holds one that its architecture has no place for.
     """
     content = read_json(folder / "config.json")
-    family = family_of(content, str(folder))
-    config = family.read(content, str(folder / "config.json"))
+    family, config = _read_config(content, folder)
     with torch.device("meta"):  # nothing is drawn at random for what is read anyhow
         model = Decoder(config)
     model = model.to(dtype).to_empty(device="cpu")
@@ -51,16 +50,25 @@ def load_decoder(folder: Path, dtype: torch.dtype = torch.float32) -> Decoder:
             value.copy_(theirs.part(place, kind, value.shape))
     if unused := theirs.unused(tied=config.tied):
         raise UserError(
-            f"{folder} holds {len(unused)} weights for which a {content['model_type']} of its "
-            f"config.json has no place, as {unused[0]}."
+            f"{folder} holds {len(unused)} weights that its config.json has no place for, "
+            f"as {unused[0]}."
         )
     return model
 
 
 def read_decoder_config(folder: Path) -> DecoderConfig:
     """The shape of a folder's decoder."""
-    content = read_json(folder / "config.json")
-    return family_of(content, str(folder)).read(content, str(folder / "config.json"))
+    return _read_config(read_json(folder / "config.json"), folder)[1]
+
+
+def _read_config(content: Mapping[str, Any], folder: Path) -> tuple[Family, DecoderConfig]:
+    if content.get("quantization_config"):
+        raise UserError(
+            f"{folder} holds quantized weights (quantization_config), which are not read here: "
+            "give the folder that they were made from."
+        )
+    family = family_of(content, str(folder))
+    return family, family.read(content, str(folder / "config.json"))
 
 
 def save_decoder(folder: Path, model: Decoder, content: Mapping[str, Any] | None = None) -> None:
