@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from igla.gate.beginning import begin
 from igla.gate.context import digest
-from igla.gate.home import begin
 from igla.gate.learner import Learner, open_learner
 from igla.gate.learner_settings import LearnerSettings
 from igla.gate.log.records import Feedback

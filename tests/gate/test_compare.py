@@ -8,7 +8,8 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import binom
 
-from igla.gate.compare import ALPHA, Paired, evidence, mcnemar, recommendation, report, sticky
+from igla.gate.compare import ALPHA, Paired, evidence, mcnemar, recommendation, report
+from igla.gate.comparison import sticky
 
 
 def test_mcnemar_is_the_binomial_of_the_pairs_that_differ() -> None:

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from igla.errors import UserError
 from igla.gate import learner as module
-from igla.gate.home import begin, block_scores
+from igla.gate.beginning import begin, block_scores
 from igla.gate.judge import average_precision
 from igla.gate.learner import (
     Learner,

@@ -16,11 +16,11 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from igla.gate.attention import Attention
-from igla.gate.home import Home
+from igla.gate.home import Home, told
 from igla.gate.learner import Learner, round_at_work
 from igla.gate.learner_settings import LearnerSettings, Learning
 from igla.gate.log import Feedback, GateLog, NewFeedback
-from igla.gate.process import Process, told, why_due
+from igla.gate.process import Process, why_due
 from igla.gate.versions import Versions
 
 Slang = Callable[..., list[Feedback]]

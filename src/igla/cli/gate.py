@@ -25,12 +25,20 @@ Log = Annotated[
     str, typer.Option(help="The log: sqlite:///FILE, or postgresql://HOST/NAME to share it.")
 ]
 _LOG = "sqlite:///gate.db"
+Learn = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of what it learns: the first model begins it, and its versions go on from "
+        "there. Without it nothing is learned."
+    ),
+]
 
 
 @app.command(epilog="Example: igla gate serve runs/first --log sqlite:///gate.db --keys keys.json")
 def serve(
     models: Models,
     log: Log = _LOG,
+    learn: Learn = None,
     host: Host = "127.0.0.1",
     port: Port = 8080,
     config: Config = None,
@@ -46,7 +54,7 @@ def serve(
 
     certificate = both(tls_certificate, tls_key)
     settings = read_settings(GateServerSettings, config, precision)
-    run(models, host, port, settings, keys, certificate, log)
+    run(models, host, port, settings, keys, certificate, log, learn)
 
 
 @app.command()

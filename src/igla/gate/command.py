@@ -1,16 +1,22 @@
 """What the commands of `igla gate` do."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import FastAPI
 
 from igla.errors import UserError
+from igla.gate.decide import blocked_column
 from igla.gate.gate import Gate
+from igla.gate.home import Home, told
 from igla.gate.log import GateLog
 from igla.gate.routes import router
 from igla.gate.settings import GateServerSettings
+from igla.gate.swapping import Apprentice, Swapping
+from igla.gate.versions_routes import router as versions_router
 from igla.serve.app import create_app
 from igla.serve.command import serve as run
+from igla.serve.extension import Extension
 from igla.serve.keys import Doorkeeper
 from igla.serve.models import Served
 from igla.serve.settings import Settings
@@ -24,21 +30,39 @@ def serve(
     keys: Path | None,
     certificate: tuple[Path, Path] | None,
     log: str,
+    learn: Path | None = None,
 ) -> None:
     """Serve models behind a gate; see serve.command.serve.
 
-    log  URL of the log
+    log    URL of the log
+    learn  folder in which the gate keeps what the first model becomes; None: it learns nothing
     """
     opened = GateLog(log, settings.gate.feedback_per_hour)
 
     def build(served: list[Served], _: Settings, doorkeeper: Doorkeeper | None) -> FastAPI:
-        return gate_app(opened, settings, served, doorkeeper)
+        learning = None if learn is None else Learning(Home(learn.absolute()), log)
+        return gate_app(opened, settings, served, doorkeeper, learning)
 
     run(wheres, host, port, settings, keys, certificate, build)
 
 
+@dataclass(frozen=True)
+class Learning:
+    """Where a gate learns.
+
+    log  URL of the log, for the learner's process
+    """
+
+    home: Home
+    log: str
+
+
 def gate_app(
-    log: GateLog, settings: GateServerSettings, served: list[Served], keys: Doorkeeper | None
+    log: GateLog,
+    settings: GateServerSettings,
+    served: list[Served],
+    keys: Doorkeeper | None,
+    learning: Learning | None = None,
 ) -> FastAPI:
     """The application of `igla serve`, with a gate."""
     label = settings.gate.label
@@ -46,6 +70,25 @@ def gate_app(
         there = ", ".join(served[0].classes)
         raise UserError(f"gate.label: the model has no class {label}; there are {there}.")
     gate = Gate(settings, log, router)
-    app = create_app(served, settings, keys, suggestions=gate, extensions=[gate])
-    app.state.gate = gate
+    extensions: list[Extension] = [gate]
+    swapping = None
+    if learning is not None:
+        swapping = _swapping(learning, settings, served[0])
+        served = [swapping.open(), *served[1:]]
+        extensions.append(swapping)
+        gate.pick = swapping.pick
+    app = create_app(served, settings, keys, suggestions=gate, extensions=extensions)
+    app.state.gate, app.state.swapping = gate, swapping
     return app
+
+
+def _swapping(learning: Learning, settings: GateServerSettings, first: Served) -> Swapping:
+    """The part of the server that learns: begun from the first model if it has not begun yet."""
+    block = blocked_column(settings, first)
+    if not learning.home.begun:
+        from igla.gate.beginning import begin  # it takes scikit-learn, which takes seconds
+
+        begin(learning.home.folder, first.where, block)
+    content = told(learning.home, learning.log, block, settings.learner)
+    apprentice = Apprentice(settings.learner, content)
+    return Swapping(learning.home, first.name, settings.precision, apprentice, versions_router)

@@ -4,7 +4,6 @@ Only the pairs tell them apart in which one is right and the other wrong. If the
 equally good, each such pair is a fair coin.
 """
 
-import hashlib
 from dataclasses import dataclass
 from math import exp, inf, log
 from typing import Any
@@ -94,10 +93,3 @@ def report(pairs: Paired, one: str, other: str) -> dict[str, Any]:
         "evidence_for_first": evidence(Paired(first=pairs.second, second=pairs.first)),
         "recommendation": recommendation(pairs, one, other),
     }
-
-
-def sticky(who: str, salt: str, share: float) -> bool:
-    """Whether somebody belongs to the share that the second version answers: always the same in one
-    comparison (by its salt), and in another one drawn anew."""
-    drawn = hashlib.sha256(f"{salt}\n{who}".encode()).digest()[:8]
-    return int.from_bytes(drawn) < share * 2**64

@@ -70,6 +70,8 @@ class Gate:
         self._service: Service | None = None
         self._metrics: GateMetrics | None = None
         self._failing = False
+        # Which version answers somebody who has named none.
+        self.pick: Callable[[Served, str], Served] = lambda served, who: served
 
     def refusal(self, status: int, message: str) -> Response:
         return refusal(status, message)

@@ -1,22 +1,18 @@
-"""The folder of a gate, and how it begins.
+"""The folder of a gate.
 
 rows/           what it is judged by, calibrated on and reminded of; frozen
 versions/       sealed versions, and the pointer to the one that serves
 learning/       the round at work
 status.json     what the learner last said of itself
+comparison.json which two versions are compared
 """
 
-import time
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from igla.gate.judge import average_precision
-from igla.gate.material import Material, Rows, freeze, load_material
-from igla.gate.versions import About, Versions
-from igla.infer.classifier import Classifier, DecisionRule, model_folder
-from igla.model.folder import read_json
+from igla.gate.learner_settings import LearnerSettings
+from igla.gate.versions import POINTER, Versions
 
 
 @dataclass(frozen=True)
@@ -47,57 +43,15 @@ class Home:
         return self.folder / "asked"
 
     @property
+    def comparison(self) -> Path:
+        return self.folder / "comparison.json"
+
+    @property
     def begun(self) -> bool:
-        return (self.folder / "versions" / "serving.json").is_file()
+        return (self.folder / "versions" / POINTER).is_file()
 
 
-def begin(folder: Path, run: Path, block: int) -> Home:
-    """Make a gate of a run: freeze its rows, and let its model be the first version.
-
-    block  number of the class that is to be blocked
-
-    A gate that has begun is left as it is. UserError when the run will not do.
-    """
-    home = Home(folder)
-    if home.begun:
-        return home
-    folder.mkdir(parents=True, exist_ok=True)
-    model = model_folder(run).resolve()
-    classifier = Classifier.load(model)
-    freeze(
-        home.rows, run if model.name == "model" else model.parent, classifier.rule.classes, block
-    )
-    material = load_material(home.rows)
-    figures = first_figures(classifier, material, block)
-
-    def write(making: Path) -> None:
-        classifier.save(making, read_json(model / "config.json"), model)
-
-    versions = home.versions
-    versions.clean()
-    about = About(None, 0, time.time(), True, f"the model of {run}", figures)
-    versions.promote(versions.add(write, about), "begin")
-    return home
-
-
-def block_cut(rule: DecisionRule, block: int) -> float:
-    """The least probability of block from which a version blocks."""
-    threshold = 0.5 if rule.threshold is None else rule.threshold
-    assert isinstance(threshold, float)
-    return threshold if block == 1 else 1 - threshold
-
-
-def first_figures(classifier: Classifier, material: Material, block: int) -> dict[str, object]:
-    """PR-AUC on the holdout, and the false-positive rate on the calibration rows that the versions
-    to come are held to."""
-    holdout, calibration = material.holdout, material.calibration
-    given = block_scores(classifier, holdout, block)
-    [area] = average_precision(holdout.targets == 0, given, np.ones((1, len(holdout))))
-    allowed = block_scores(classifier, calibration, block)[calibration.targets == 1]
-    rate = float((allowed >= block_cut(classifier.rule, block)).mean()) if len(allowed) else 0.0
-    return {"holdout": {"after": float(area)}, "false_positive_rate": rate}
-
-
-def block_scores(classifier: Classifier, rows: Rows, block: int) -> np.ndarray:
-    """[N] probability of block of each text."""
-    return classifier.probabilities(rows.texts)[:, block]
+def told(home: Home, log: str, block: int, settings: LearnerSettings) -> str:
+    """The line that a learner is told at its start."""
+    content = {"folder": str(home.folder), "log": log, "block": block}
+    return json.dumps(content | {"settings": settings.model_dump(mode="json")}) + "\n"

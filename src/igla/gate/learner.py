@@ -24,7 +24,8 @@ from igla.data.plan import DataPlan
 from igla.data.rows import sample
 from igla.data.store import TokenStore
 from igla.evaluate.calibration import fit_temperature
-from igla.gate.home import Home, block_cut, block_scores
+from igla.gate.beginning import block_cut, block_scores
+from igla.gate.home import Home
 from igla.gate.judge import Opinions, Verdict, average_precision, cut_at_rate, judge
 from igla.gate.learner_settings import LearnerSettings
 from igla.gate.learning import Lot, assemble, divide

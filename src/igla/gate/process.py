@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 
 from igla.errors import UserError
 from igla.gate.attention import Attention
+from igla.gate.comparison import Comparing
 from igla.gate.home import Home
 from igla.gate.learner import (
     Ended,
@@ -53,7 +54,11 @@ class Process:
     attention: Attention
     stop: threading.Event
     status: dict[str, Any] = field(default_factory=dict)
+    comparing: Comparing = field(init=False)
     _told: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.comparing = Comparing(self.learner.home, self.learner.block)
 
     def run(self) -> None:
         """Look, and learn when it is time, until the end; a fault is told and waited out."""
@@ -77,6 +82,7 @@ class Process:
         """Read on in the log; begin or go on with a round if there is one to do."""
         home, attention = self.learner.home, self.attention
         attention.read()
+        self.status["comparison"] = self.comparing.report(attention.feedback)
         at_work = round_at_work(home)
         if at_work is None:
             new = attention.new()
@@ -152,12 +158,6 @@ def why_due(settings: Learning, new: int, minutes: float, alerts: tuple[str, ...
     if settings.drift and alerts:
         return f"drift of {', '.join(alerts)}, and {new} new feedbacks"
     return None
-
-
-def told(home: Home, log: str, block: int, settings: LearnerSettings) -> str:
-    """The line that a learner is told at its start."""
-    content = {"folder": str(home.folder), "log": log, "block": block}
-    return json.dumps(content | {"settings": settings.model_dump(mode="json")}) + "\n"
 
 
 def main() -> None:

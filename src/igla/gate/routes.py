@@ -79,6 +79,8 @@ async def decide(request: Request, body: DecideRequest) -> JSONResponse:
     if text is None or not text.strip():
         raise Refused(400, "There is neither a text nor a tool to decide on.")
     served = service.model(body.model, body.version)
+    if body.version is None:
+        served = gate.pick(served, body.subject or digest(text))
     asked = Asked(text, body.tool, body.subject, body.slice, keep=not body.do_not_store)
     decided = await gate.decide(request, served, asked)
     return JSONResponse(answer_of(decided), headers=version_header(served))

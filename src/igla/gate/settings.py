@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from igla.gate.learner_settings import LearnerSettings
 from igla.recipe import Count, Section
 from igla.serve.settings import Settings
 
@@ -51,3 +52,4 @@ class GateServerSettings(Settings):
     """All that `igla gate serve --config` may hold."""
 
     gate: GateSettings = GateSettings()
+    learner: LearnerSettings = LearnerSettings()

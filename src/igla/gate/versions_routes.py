@@ -1,0 +1,132 @@
+"""The gate's routes for versions: what there is and why, promote, roll back, learn now."""
+
+import asyncio
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict
+
+from igla.errors import UserError
+from igla.gate.comparison import compare, stop_comparing
+from igla.gate.gate import refusal
+from igla.gate.home import Home
+from igla.gate.log import Event, GateLog
+from igla.gate.swapping import Swapping
+from igla.serve.service import Refused, route_class, service_of
+
+router = APIRouter(prefix="/v1/gate", route_class=route_class(refusal), tags=["Gate"])
+
+
+class VersionRequest(BaseModel):
+    """version  the one to serve; of a rollback none: the one that the serving one was made from"""
+
+    model_config = ConfigDict(extra="forbid")
+    version: str | None = None
+
+
+@router.get("/versions")
+async def versions(request: Request) -> dict[str, Any]:
+    """All versions, the newest first, with what they were judged by and why, and the learner."""
+    service_of(request).check_key(request, "feedback")
+    swapping = swapping_of(request)
+    found = await asyncio.to_thread(report, swapping.home)
+    return found | {"learner": swapping.status() | {"running": swapping.running}}
+
+
+@router.post("/rollback")
+async def rollback(request: Request, body: VersionRequest) -> dict[str, Any]:
+    """Let an earlier version serve; needs a key for admin. Answered when it does."""
+    return await _changed(request, "rolled_back", body.version)
+
+
+@router.post("/promote")
+async def promote(request: Request, body: VersionRequest) -> dict[str, Any]:
+    """Let any version serve, one that was rejected too; needs a key for admin."""
+    if body.version is None:
+        raise Refused(400, "Name the version that is to serve.")
+    return await _changed(request, "promoted", body.version)
+
+
+class CompareRequest(BaseModel):
+    """share  of who asks, that this version answers; 0: it only looks on"""
+
+    model_config = ConfigDict(extra="forbid")
+    version: str
+    share: float = 0.0
+
+
+@router.post("/compare")
+async def begin_comparing(request: Request, body: CompareRequest) -> dict[str, Any]:
+    """Compare a version with the one that serves, on the feedback from now on; needs a key for
+    admin. What is found is in the learner's part of /versions."""
+    service, swapping = service_of(request), swapping_of(request)
+    service.check_admin(request)
+    try:
+        found = await asyncio.to_thread(compare, swapping.home, body.version, body.share)
+    except UserError as error:
+        raise Refused(409, str(error)) from None
+    await swapping.follow(service)
+    return asdict(found)
+
+
+@router.delete("/compare")
+async def end_comparing(request: Request) -> dict[str, Any]:
+    """Let the version that serves answer everybody again; needs a key for admin."""
+    service, swapping = service_of(request), swapping_of(request)
+    service.check_admin(request)
+    stop_comparing(swapping.home)
+    await swapping.follow(service)
+    return {"compared": False}
+
+
+@router.post("/learn")
+async def learn(request: Request) -> dict[str, Any]:
+    """Begin a round with whatever feedback is new; needs a key for admin."""
+    service_of(request).check_admin(request)
+    swapping_of(request).home.asked.touch()
+    return {"asked": True}
+
+
+def report(home: Home) -> dict[str, Any]:
+    """All versions of a gate, the newest first, and which one serves."""
+    kept = home.versions
+    found = []
+    for name in reversed(kept.names()):
+        try:
+            found.append({"version": name} | asdict(kept.about(name)))
+        except UserError as error:
+            found.append({"version": name, "damaged": str(error)})
+    return {"serving": asdict(kept.serving()), "versions": found}
+
+
+def change(home: Home, log: GateLog, event: str, actor: str, version: str | None) -> str:
+    """Promote a version or roll back, and have it in the audit trail; the name that serves now."""
+    before = home.versions.serving().name
+    if event == "promoted":
+        assert version is not None
+        home.versions.promote(version, actor)
+        after = version
+    else:
+        after = home.versions.rollback(actor, version)
+    log.write([Event(event=event, actor=actor, facts={"before": before, "after": after})])
+    return after
+
+
+def swapping_of(request: Request) -> Swapping:
+    """The learning part of the server that a request is for."""
+    found: Swapping = request.app.state.swapping
+    return found
+
+
+async def _changed(request: Request, event: str, version: str | None) -> dict[str, Any]:
+    service, swapping = service_of(request), swapping_of(request)
+    service.check_admin(request)
+    actor = service.check_key(request, "admin") or "admin"
+    log = request.app.state.gate.log
+    try:
+        after = await asyncio.to_thread(change, swapping.home, log, event, actor, version)
+    except UserError as error:
+        raise Refused(409, str(error)) from None
+    await swapping.follow(service)
+    return {"serving": after}
