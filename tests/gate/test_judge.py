@@ -41,9 +41,10 @@ def decided(
     recent: Opinions,
     cuts: tuple[float, float] = CUTS,
     best: float | None = None,
+    outdated: float = 0.0,
     rules: Rules = RULES,
 ) -> Verdict:
-    return judge(holdout, recent, cuts, best, rules)
+    return judge(holdout, recent, cuts, best, outdated, rules)
 
 
 def test_average_precision_is_scikit_learns_with_ties_and_weights() -> None:
@@ -127,6 +128,12 @@ def test_many_small_steps_down_do_not_make_a_large_one() -> None:
     assert decided(holdout, rows(1.0, 1.3, 60), CUTS, best=0.5).passed
     verdict = decided(holdout, rows(1.0, 1.3, 60), CUTS, best=0.999)
     assert not verdict.passed and "a version that has served had 0.999" in verdict.reason
+
+
+def test_a_holdout_of_another_policy_judges_nobody() -> None:
+    assert decided(rows(1.0, 1.3), rows(1.0, 1.3, 60), outdated=0.3).passed
+    verdict = decided(rows(1.0, 1.3), rows(1.0, 1.3, 60), outdated=0.31)
+    assert not verdict.passed and "contradicts 31% of the holdout" in verdict.reason
 
 
 def test_the_bound_of_the_change_covers_it_as_often_as_it_says() -> None:

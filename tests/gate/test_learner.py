@@ -85,7 +85,8 @@ def test_what_a_round_learns_from_is_never_what_it_is_judged_by(
         divide(lessons[:50], learner.settings.learning, measured)[1]
         == judged[: len(judged)][: sum(one.seq <= 50 for one in judged)]
     )
-    lot = assemble(learned, learner.material.replay, learner.settings.learning, after=100, seed=3)
+    settings, trust = learner.settings.learning, learner.settings.trust
+    lot = assemble(learned, learner.material.replay, settings, 100, 3, trust, [])
     assert not {one.text for one in judged} & set(lot.texts)
     assert not set(learner.material.holdout.texts) & set(lot.texts)
     assert lot.new == sum(one.seq > 100 for one in learned)

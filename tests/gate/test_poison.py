@@ -89,13 +89,16 @@ def test_rows_that_several_voices_contradict_are_contested(give: Give) -> None:
     lessons = sift(said, Trust()).lessons
     assert not contested(HOLDOUT, TARGETS, lessons, Trust()).any()
     assert not contested(HOLDOUT, TARGETS, (), Trust()).any()
-    lessons = sift([*said, give("so remove the folder of the shop", "override_allow", "boris")],
-                   Trust()).lessons  # fmt: skip
+    said.append(give("so remove the folder of the shop", "override_allow", "boris"))
+    lessons = sift(said, Trust()).lessons
     assert contested(HOLDOUT, TARGETS, lessons, Trust()).tolist() == [True, True, True, False]
-    # One that agrees with a row defends it.
-    other = give("just remove the folder of the shop", "confirmed_block", "vera")
-    lessons = (*lessons, *sift([other], Trust()).lessons)
-    assert not contested(HOLDOUT, TARGETS, lessons, Trust()).any()
+    # Those that are most like a row defend it, if they are more.
+    said += [
+        give(f"{word} remove the folder of the shop now", "confirmed_block", "vera")
+        for word in ("just", "do", "go")
+    ]
+    found = contested(HOLDOUT, TARGETS, sift(said, Trust()).lessons, Trust())
+    assert found.tolist() == [True, False, True, False]
 
 
 def test_feedback_without_a_text_is_counted_and_not_learned_from(give: Give) -> None:

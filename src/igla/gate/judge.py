@@ -65,6 +65,7 @@ def judge(
     recent: Opinions,
     cuts: tuple[float, float],
     best: float | None,
+    outdated: float,
     rules: Rules,
 ) -> Verdict:
     """Compare a copy with the version that serves.
@@ -72,8 +73,14 @@ def judge(
     cuts  the probability of block from which the serving version blocks, and the copy
     best  the highest PR-AUC on the holdout of any version that has served; the copy's may lie
           below it by `fall` at most, or many small steps down would make a large one
+    outdated  share of the holdout that has been set aside, since feedback contradicts it
     """
     reasons: list[str] = []
+    if outdated > rules.contested:
+        reasons.append(
+            f"feedback contradicts {outdated:.0%} of the holdout: it is of another policy, and a "
+            "new gate with a new holdout is needed"
+        )
     on_holdout = _on_holdout(holdout, best, rules, reasons)
     rates = false_positive_rates(holdout, cuts, rules.fewest_slice)
     for name, (before, after) in rates.items():

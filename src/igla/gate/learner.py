@@ -163,18 +163,27 @@ def run_round(
     measured = learner.material.calibration.contexts | learner.material.holdout.contexts
     learned, judged = divide(sifted.lessons, learner.settings.learning, measured)
     versions = learner.home.versions
-    after = versions.about(at_work.parent).lessons
-    lot = assemble(learned, learner.material.replay, learner.settings.learning, after, at_work.seed)
+    former = versions.about(at_work.parent)
+    outdated = _outdated(learner, former, learned)
+    lot = assemble(
+        learned,
+        learner.material.replay,
+        learner.settings.learning,
+        former.lessons,
+        at_work.seed,
+        learner.settings.trust,
+        outdated["replay"],
+    )
     if not lot.new:
         return Ended(None, False, False, "given up: there is nothing new to learn from", {})
     torch.set_float32_matmul_precision(at_work.products)
     parent, copy = (Classifier.load(versions.path(at_work.parent)) for _ in range(2))
     torch.set_float32_matmul_precision(at_work.products)
     start = time.perf_counter()
-    rate = float(versions.about(at_work.parent).figures["false_positive_rate"])
+    rate = float(former.figures["false_positive_rate"])
     state = train_copy(learner, at_work, copy, lot, between)
-    copy = _calibrated(learner, parent.rule, copy, rate)
-    verdict, figures = _judged(learner, parent, copy, judged, sifted)
+    copy = _calibrated(learner, parent.rule, copy, rate, outdated["calibration"])
+    verdict, figures = _judged(learner, parent, copy, judged, outdated["holdout"])
     about = About(
         parent=at_work.parent,
         lessons=at_work.until,
@@ -191,6 +200,7 @@ def run_round(
             "steps": state.step,
             "seconds": time.perf_counter() - start,
             "false_positive_rate": rate,
+            "outdated": outdated,
         },
     )
     name = versions.add(partial(_write, learner, at_work.parent, copy, state), about)
@@ -280,10 +290,24 @@ def _start_state(learner: Learner, at_work: Round, copy: Classifier) -> TrainSta
     return TrainState(copy.model, optimizer, None, LossScale.for_precision("float32"))
 
 
-def _calibrated(learner: Learner, rule: DecisionRule, copy: Classifier, rate: float) -> Classifier:
+def _outdated(learner: Learner, former: About, lessons: Sequence[Lesson]) -> dict[str, list[int]]:
+    """Of each part of the frozen rows, the numbers of those that the policy of the new lessons
+    contradicts, and of those that the serving version has had set aside."""
+    new = [lesson for lesson in lessons if lesson.seq > former.lessons]
+    found = {}
+    for name, rows in vars(learner.material).items():
+        against = contested(rows.texts, rows.targets, new, learner.settings.trust)
+        before = former.figures.get("outdated", {}).get(name, [])
+        found[name] = sorted({*before, *np.flatnonzero(against).tolist()})
+    return found
+
+
+def _calibrated(
+    learner: Learner, rule: DecisionRule, copy: Classifier, rate: float, outdated: Sequence[int]
+) -> Classifier:
     """The copy with a temperature of its own, and the cut at which it blocks no more of what is to
     be allowed than the first version did."""
-    rows, block = learner.material.calibration, learner.block
+    rows, block = learner.material.calibration.without(outdated), learner.block
     labels = np.where(rows.targets == 0, block, 1 - block)
     logits = copy.logits(rows.texts)
     rule = replace(rule, temperature=fit_temperature(logits, labels))
@@ -295,24 +319,26 @@ def _calibrated(learner: Learner, rule: DecisionRule, copy: Classifier, rate: fl
 
 
 def _judged(
-    learner: Learner, parent: Classifier, copy: Classifier, judged: Sequence[Lesson], sifted: Sifted
+    learner: Learner,
+    parent: Classifier,
+    copy: Classifier,
+    judged: Sequence[Lesson],
+    outdated: Sequence[int],
 ) -> tuple[Verdict, dict[str, Any]]:
     """The verdict, and the figures that are kept of it."""
-    holdout, block = learner.material.holdout, learner.block
-    against = contested(holdout.texts, holdout.targets, sifted.lessons, learner.settings.trust)
-    stands = np.flatnonzero(~against)
-    on_holdout = _opinions(block, parent, copy, holdout, holdout.slices).take(stands)
+    whole, block = learner.material.holdout, learner.block
+    holdout = whole.without(outdated)
+    on_holdout = _opinions(block, parent, copy, holdout, holdout.slices)
     recent = Rows(
         tuple(lesson.text for lesson in judged), np.array([one.target for one in judged], np.int64)
     )
     slices = np.array([slice_of(one.text, one.slice) for one in judged], dtype=object)
     on_recent = _opinions(block, parent, copy, recent, slices)
     cuts = (block_cut(parent.rule, block), block_cut(copy.rule, block))
-    verdict = judge(
-        on_holdout, on_recent, cuts, _best(learner, on_holdout, stands), learner.settings.rules
-    )
+    share = len(outdated) / max(1, len(whole))
+    best = _best(learner, holdout)
+    verdict = judge(on_holdout, on_recent, cuts, best, share, learner.settings.rules)
     figures = asdict(verdict) | {
-        "contested": int(against.sum()),
         "judged": len(judged),
         "temperature": copy.rule.temperature,
         "cut": cuts[1],
@@ -327,16 +353,14 @@ def _opinions(
     return Opinions(rows.targets == 0, before, after, slices)
 
 
-def _best(learner: Learner, on_holdout: Opinions, stands: np.ndarray) -> float | None:
+def _best(learner: Learner, holdout: Rows) -> float | None:
     """The PR-AUC, on the rows of the holdout that stand, of the best version that has served."""
     versions = learner.home.versions
     name = versions.best(on_holdout_of)
     if name == versions.serving().name:
         return None  # it is what the copy is compared with in any case
-    best = block_scores(
-        Classifier.load(versions.path(name)), learner.material.holdout, learner.block
-    )
-    [area] = average_precision(on_holdout.blocked, best[stands], np.ones((1, len(stands))))
+    best = block_scores(Classifier.load(versions.path(name)), holdout, learner.block)
+    [area] = average_precision(holdout.targets == 0, best, np.ones((1, len(holdout))))
     return float(area)
 
 

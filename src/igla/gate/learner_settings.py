@@ -58,7 +58,9 @@ class Trust(Section):
         0.5, description="Cosine of the TF-IDF of words from which a text is a neighbour."
     )
     neighbours: Count = Field(
-        3, description="So many with the other label, and none with its own, make an outlier."
+        3,
+        description="So many with the other label, and none with its own, make an outlier. So many "
+        "lessons against an old row, of the twice as many less one most like it, outdate it.",
     )
 
 
@@ -77,6 +79,11 @@ class Rules(Section):
         100,
         description="Rows to be allowed from which a slice is judged: with fewer, one alone would "
         "be more than false_rise.",
+    )
+    contested: Share = Field(
+        0.3,
+        description="The most of the holdout that feedback of several voices may contradict: with "
+        "more, it takes a new gate with a new holdout.",
     )
     fewest_recent: Count = Field(
         20, description="Rows of recent feedback that are needed; for PR-AUC, half of either kind."

@@ -1,15 +1,15 @@
 """What is learned from and what is judged by: the lot of rows that one round trains on."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from igla.data.store import TokenStore, id_type
-from igla.gate.learner_settings import Learning
+from igla.gate.learner_settings import Learning, Trust
 from igla.gate.material import Rows
-from igla.gate.poison import Lesson
+from igla.gate.poison import Lesson, contested
 from igla.text.tokenizer import TextEncoder
 
 
@@ -69,23 +69,35 @@ def divide(
 
 
 def assemble(
-    lessons: Sequence[Lesson], replay: Rows, settings: Learning, after: int, seed: int
+    lessons: Sequence[Lesson],
+    replay: Rows,
+    settings: Learning,
+    after: int,
+    seed: int,
+    trust: Trust,
+    against: Collection[int],
 ) -> Lot:
     """The lot of a round: lessons from behind `after` in the log, and a sample, drawn by the seed,
-    of older lessons and of the rows that the first version has learned from."""
+    of older lessons and of the rows that the first version has learned from.
+
+    against  numbers of those rows that the present policy contradicts; they are not drawn
+    """
     new = [lesson for lesson in lessons if lesson.seq > after][-settings.most :]
     old = [lesson for lesson in lessons if lesson.seq <= after]
-    pool = len(old) + len(replay)
+    texts, said = [one.text for one in old], np.array([one.target for one in old], np.int64)
+    outdated = contested(texts, said, new, trust)
+    old = [lesson for lesson, out in zip(old, outdated, strict=True) if not out]
+    rows = np.setdiff1d(np.arange(len(replay)), [*against])
+    pool = len(old) + len(rows)
     count = min(pool, round(settings.replay * len(new)))
     drawn = np.sort(np.random.default_rng(seed).choice(pool, count, replace=False))
-    again = [old[row] for row in drawn if row < len(old)]
-    rows = [int(row) - len(old) for row in drawn if row >= len(old)]
-    taught = [*new, *again]
+    taught = [*new, *(old[row] for row in drawn[drawn < len(old)])]
+    again = rows[drawn[drawn >= len(old)] - len(old)]
     return Lot(
-        texts=(*(lesson.text for lesson in taught), *(replay.texts[row] for row in rows)),
-        targets=np.array([*(lesson.target for lesson in taught), *replay.targets[rows]], np.int64),
+        texts=(*(lesson.text for lesson in taught), *(replay.texts[row] for row in again)),
+        targets=np.array([*(lesson.target for lesson in taught), *replay.targets[again]], np.int64),
         weights=np.array(
-            [*(lesson.weight for lesson in taught), *([1.0] * len(rows))], dtype=np.float32
+            [*(lesson.weight for lesson in taught), *([1.0] * len(again))], dtype=np.float32
         ),
         new=len(new),
     )

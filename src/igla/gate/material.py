@@ -41,6 +41,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def without(self, rows: Sequence[int]) -> "Rows":
+        """All but the rows of these numbers."""
+        kept = np.setdiff1d(np.arange(len(self)), rows)
+        return Rows(tuple(self.texts[row] for row in kept), self.targets[kept])
+
     @property
     def slices(self) -> np.ndarray:
         """[N] the slice of each text."""

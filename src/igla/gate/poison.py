@@ -62,17 +62,17 @@ class Neighbours:
         )
         self._matrix: csr_matrix = self._vectors.fit_transform(texts)
 
-    def near(self, texts: Sequence[str]) -> csr_matrix:
-        """[N, M] 1 where a text is like one of these."""
+    def likeness(self, texts: Sequence[str]) -> csr_matrix:
+        """[N, M] cosine of each text with each of these, where it is enough to be a neighbour."""
         parts = []
         for start in range(0, len(texts), _AT_ONCE):
             found = self._vectors.transform(texts[start : start + _AT_ONCE]) @ self._matrix.T
-            parts.append(found >= self.trust.similarity)
-        return vstack(parts, format="csr").astype(np.int32)
+            parts.append(found.multiply(found >= self.trust.similarity))
+        return vstack(parts, format="csr")
 
     def contradict(self, texts: Sequence[str], targets: np.ndarray) -> np.ndarray:
         """[N] bool, which texts have enough near neighbours, and none with their own target."""
-        near = self.near(texts)
+        near = (self.likeness(texts) > 0).astype(np.int32)
         count, allowed = near.sum(axis=1).A1, near @ self.targets
         agree = np.where(targets == 1, allowed, count - allowed)
         return np.asarray((count >= self.trust.neighbours) & (agree == 0))
@@ -133,17 +133,19 @@ def voice_of(feedback: Feedback) -> str:
 def contested(
     texts: Sequence[str], targets: np.ndarray, lessons: Sequence[Lesson], trust: Trust
 ) -> np.ndarray:
-    """[N] bool, which rows of the holdout the present policy contradicts: they have enough
-    neighbours among the lessons, all of those say the opposite, and not all in one voice."""
-    if not lessons:
-        return np.zeros(len(texts), dtype=bool)
+    """[N] bool, which old rows the policy of new lessons contradicts: of the lessons most like such
+    a row enough say the opposite, more than say the same, and not all in one voice."""
+    found = np.zeros(len(texts), dtype=bool)
+    if not lessons or not len(texts):
+        return found
     said = np.array([lesson.target for lesson in lessons])
-    neighbours = Neighbours([lesson.text for lesson in lessons], said, trust)
-    found = neighbours.contradict(texts, targets)
-    rows = np.flatnonzero(found).tolist()
-    near = neighbours.near([texts[row] for row in rows]) if rows else []
-    for row, line in zip(rows, near, strict=True):
-        found[row] = len(_voices(lessons, line.indices)) >= trust.voices
+    likeness = Neighbours([lesson.text for lesson in lessons], said, trust).likeness(texts)
+    for row, line in enumerate(likeness):
+        nearest = line.indices[np.argsort(-line.data, kind="stable")[: 2 * trust.neighbours - 1]]
+        opposite = nearest[said[nearest] != targets[row]]
+        found[row] = (
+            len(opposite) >= trust.neighbours and len(_voices(lessons, opposite)) >= trust.voices
+        )
     return found
 
 
@@ -176,7 +178,7 @@ def _without_outliers(
     odd = np.flatnonzero(neighbours.contradict(texts, targets))
     if not len(odd):
         return lessons
-    near = Neighbours(texts, targets, trust).near([texts[row] for row in odd])
+    near = Neighbours(texts, targets, trust).likeness([texts[row] for row in odd])
     doubted = set()
     for row, line in zip(odd, near, strict=True):
         agreeing = line.indices[targets[line.indices] == targets[row]]
