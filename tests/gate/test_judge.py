@@ -101,6 +101,16 @@ def test_no_gain_on_recent_feedback_is_no_reason_to_change() -> None:
     assert not verdict.passed and "on recent feedback" in verdict.reason
 
 
+def test_a_rise_on_few_recent_rows_that_may_be_chance_is_none() -> None:
+    """The copies are no better; on some rows one of them seems to be."""
+    few = rows(1.0, 1.0, 60, same=False)
+    changed = change_in_pr_auc(few)
+    if changed.value < 0:
+        few = replace(few, before=few.after, after=few.before)
+    verdict = decided(rows(1.0, 1.3), few)
+    assert not verdict.passed and "may be chance with so few rows (60)" in verdict.reason
+
+
 def test_too_few_rows_are_said_and_nothing_is_computed_on_them() -> None:
     verdict = decided(rows(1.0, 1.3, 30), rows(1.0, 1.3, 12), CUTS)
     assert not verdict.passed and verdict.holdout is None and verdict.recent is None

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from igla.cli import versions
 from igla.cli.serving import (
     Certificate,
     Config,
@@ -20,6 +21,8 @@ from igla.cli.serving import (
 app = typer.Typer(
     name="gate", help="Decide, take corrections, and learn from them.", no_args_is_help=True
 )
+
+app.add_typer(versions.app)
 
 Log = Annotated[
     str, typer.Option(help="The log: sqlite:///FILE, or postgresql://HOST/NAME to share it.")

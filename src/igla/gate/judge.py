@@ -217,10 +217,13 @@ def _on_recent(recent: Opinions, rules: Rules, reasons: list[str]) -> tuple[str,
         )
         return figure, None
     found = change_in_pr_auc(recent) if figure == "pr_auc" else change_in_likelihood(recent)
+    what = f"{_FIGURES[figure]} on recent feedback that it has not trained on"
     if found.value <= 0:
+        reasons.append(f"{what} does not rise ({found.before:.3f}, then {found.after:.3f})")
+    elif found.low <= -rules.recent_fall:
         reasons.append(
-            f"{_FIGURES[figure]} on recent feedback that it has not trained on does not rise "
-            f"({found.before:.3f}, then {found.after:.3f})"
+            f"{what} rises by {found.value:.3f} [{found.low:+.3f}, {found.high:+.3f}], which may "
+            f"be chance with so few rows ({count})"
         )
     return figure, found
 

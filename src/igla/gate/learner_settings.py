@@ -71,6 +71,11 @@ class Rules(Section):
         0.005,
         description="The lower bound of the change in PR-AUC on the holdout is above minus this.",
     )
+    recent_fall: Positive = Field(
+        0.03,
+        description="The change on recent feedback is above 0, and its lower bound above minus "
+        "this: of few rows a rise may be chance.",
+    )
     false_rise: Positive = Field(
         0.01, description="The most by which a slice's false-positive rate may rise."
     )

@@ -8,10 +8,9 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
 
 from igla.errors import UserError
+from igla.gate.command_versions import change, report
 from igla.gate.comparison import compare, stop_comparing
 from igla.gate.gate import refusal
-from igla.gate.home import Home
-from igla.gate.log import Event, GateLog
 from igla.gate.swapping import Swapping
 from igla.serve.service import Refused, route_class, service_of
 
@@ -86,31 +85,6 @@ async def learn(request: Request) -> dict[str, Any]:
     service_of(request).check_admin(request)
     swapping_of(request).home.asked.touch()
     return {"asked": True}
-
-
-def report(home: Home) -> dict[str, Any]:
-    """All versions of a gate, the newest first, and which one serves."""
-    kept = home.versions
-    found = []
-    for name in reversed(kept.names()):
-        try:
-            found.append({"version": name} | asdict(kept.about(name)))
-        except UserError as error:
-            found.append({"version": name, "damaged": str(error)})
-    return {"serving": asdict(kept.serving()), "versions": found}
-
-
-def change(home: Home, log: GateLog, event: str, actor: str, version: str | None) -> str:
-    """Promote a version or roll back, and have it in the audit trail; the name that serves now."""
-    before = home.versions.serving().name
-    if event == "promoted":
-        assert version is not None
-        home.versions.promote(version, actor)
-        after = version
-    else:
-        after = home.versions.rollback(actor, version)
-    log.write([Event(event=event, actor=actor, facts={"before": before, "after": after})])
-    return after
 
 
 def swapping_of(request: Request) -> Swapping:
