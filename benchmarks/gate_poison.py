@@ -29,12 +29,12 @@ from igla.gate.attention import Attention
 from igla.gate.beginning import begin, block_scores
 from igla.gate.context import digest, text_of_tool
 from igla.gate.judge import average_precision
-from igla.gate.learner import open_learner
 from igla.gate.learner_settings import LearnerSettings
 from igla.gate.log import GateLog, NewFeedback
 from igla.gate.material import Rows
 from igla.gate.outcomes import Outcome
 from igla.gate.process import Process
+from igla.gate.round import open_learner
 from igla.infer.classifier import Classifier
 from igla.recipe import load_recipe
 from igla.terminal import plain_console

@@ -17,6 +17,7 @@ import argparse
 import csv
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,13 @@ from igla.text.evasion import evade
 from igla.train.run import train
 
 MODERATORS = ("anna", "boris", "vera")
-TEST_SHARE, EVASIVE = 0.15, 0.5
-RECIPE = "model.size=tiny train.epochs=8 data.validation_share=0.15 data.test_share=0.35".split()
-LEARNER = {"learning_rate": 2e-4, "epochs": 3}
+TEST_SHARE, EVASIVE, CLIENTS = 0.15, 0.5, 8
+RECIPE = (
+    "model.size=tiny train.epochs=8 train.patience=2 data.validation_share=0.15 "
+    "data.test_share=0.35"
+).split()
+# The client waits for the learner, so it need not step back behind the server.
+LEARNER = {"learning_rate": 2e-4, "epochs": 3, "niceness": 0}
 
 
 def main() -> None:
@@ -50,13 +55,14 @@ def main() -> None:
     arguments.add_argument("--output", type=Path, default=Path("runs/gate-story"))
     arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("--rows", type=int, help="at most so many in all")
+    arguments.add_argument("--stream", type=int, help="at most so many texts of traffic")
     arguments.add_argument("--count", type=int, default=400, help="texts between two rounds")
     arguments.add_argument("changes", nargs="*", metavar="KEY=VALUE")
     asked = arguments.parse_args()
     folder: Path = asked.output
     folder.mkdir(parents=True, exist_ok=True)
     texts, toxic = read(asked.data, asked.seed, asked.rows)
-    test, trained, stream = divided(texts, toxic, asked.seed)
+    test, trained, stream = divided(texts, toxic, asked.seed, asked.stream)
     write(folder / "half.csv", *trained)
     changes = [*RECIPE, f"train.seed={asked.seed}", *asked.changes]
     run = trained_run(folder / "run", folder / "half.csv", changes)
@@ -93,15 +99,18 @@ def read(data: Path, seed: int, most: int | None) -> tuple[list[str], list[int]]
     return [texts[row] for row in order], dataset.labels.values[rows][order].tolist()
 
 
-def divided(texts: list[str], toxic: list[int], seed: int) -> list[tuple[list[str], list[int]]]:
+def divided(
+    texts: list[str], toxic: list[int], seed: int, traffic: int | None
+) -> list[tuple[list[str], list[int]]]:
     """The test part, what is trained on, and the stream, spelt as they will be seen."""
     draw, cut = np.random.default_rng(seed), round(TEST_SHARE * len(texts))
     middle = cut + (len(texts) - cut) // 2
-    evasive = {*range(cut // 2, cut), *range((middle + len(texts)) // 2, len(texts))}
+    end = len(texts) if traffic is None else min(len(texts), middle + traffic)
+    evasive = {*range(cut // 2, cut), *range((middle + end) // 2, end)}
     seen = [
         evade(text, draw, EVASIVE) if row in evasive else text for row, text in enumerate(texts)
     ]
-    parts = (slice(cut), slice(cut, middle), slice(middle, len(texts)))
+    parts = (slice(cut), slice(cut, middle), slice(middle, end))
     return [(seen[part], toxic[part]) for part in parts]
 
 
@@ -141,18 +150,25 @@ def streamed(
 ) -> list[dict[str, Any]]:
     """After so many texts: the version that serves, its PR-AUC, and how traffic was decided."""
     points: list[dict[str, Any]] = [_point(running, 0, test)]
-    for number, (text, toxic) in enumerate(zip(*stream, strict=True), start=1):
-        comment = {"comment": {"text": text}, "sessionId": MODERATORS[number % 3]}
-        running.post(
-            "/v1alpha1/comments:analyze", comment | {"requestedAttributes": {"TOXICITY": {}}}
-        )
-        score = {"TOXICITY": {"summaryScore": {"value": float(toxic)}}}
-        token = {"attributeScores": score, "clientToken": f"{number}"}
-        running.post("/v1alpha1/comments:suggestscore", comment | token)
-        if number % every == 0 or number == len(stream[0]):
-            running.wait_for_the_learner(number, count)
-            points.append(_point(running, number, test))
+    rows = [*enumerate(zip(*stream, strict=True), start=1)]
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        for start in range(0, len(rows), every):
+            batch = rows[start : start + every]
+            list(clients.map(lambda row: _moderated(running, *row), batch))
+            running.wait_for_the_learner(start + len(batch), count)
+            points.append(_point(running, start + len(batch), test))
     return points
+
+
+def _moderated(running: Running, number: int, row: tuple[str, int]) -> None:
+    """One comment: scored, and then told what a moderator says of it."""
+    text, toxic = row
+    comment = {"comment": {"text": text}, "sessionId": MODERATORS[number % 3]}
+    asked = comment | {"requestedAttributes": {"TOXICITY": {}}}
+    running.post("/v1alpha1/comments:analyze", asked)
+    score = {"TOXICITY": {"summaryScore": {"value": float(toxic)}}}
+    token = {"attributeScores": score, "clientToken": f"{number}"}
+    running.post("/v1alpha1/comments:suggestscore", comment | token)
 
 
 def _point(running: Running, number: int, test: tuple[list[str], list[int]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -20,21 +20,20 @@ from igla.gate.home import Home
 
 @dataclass
 class Running:
-    """A server, with one connection to it that stays open."""
+    """A server, as a client sees it."""
 
     port: int
     home: Home
     log: str
-    connection: HTTPConnection
     key: str = ""
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The answer to a request; SystemExit for any that is not 200."""
-        content = json.dumps(body).encode()
         headers = {"Content-Type": "application/json", "x-api-key": self.key}
-        self.connection.request("POST", path, content, headers)
-        answer = self.connection.getresponse()
-        text = answer.read()
+        with closing(HTTPConnection("127.0.0.1", self.port)) as connection:
+            connection.request("POST", path, json.dumps(body), headers)
+            answer = connection.getresponse()
+            text = answer.read()
         if answer.status != 200:
             raise SystemExit(f"{path}: {answer.status} {text.decode()}")
         return dict(json.loads(text))
@@ -83,8 +82,7 @@ def serving(
         process = subprocess.Popen([*command, "--port", str(port)], stderr=said)
         try:
             _wait(port, process)
-            connection = HTTPConnection("127.0.0.1", port)
-            yield Running(port, Home(folder / "gate"), log, connection, key)
+            yield Running(port, Home(folder / "gate"), log, key)
         finally:
             process.terminate()
             process.wait(60)

@@ -10,10 +10,10 @@ import pytest
 
 from igla.gate.beginning import begin
 from igla.gate.context import digest
-from igla.gate.learner import Learner, open_learner
 from igla.gate.learner_settings import LearnerSettings
 from igla.gate.log.records import Feedback
 from igla.gate.outcomes import Outcome
+from igla.gate.round import Learner, open_learner
 from igla.recipe import load_recipe
 from igla.terminal import plain_console
 from igla.train.run import train

@@ -81,6 +81,26 @@ def test_what_all_neighbours_contradict_needs_a_second_voice(give: Give) -> None
     assert not sift([odd, mine], Trust(), neighbours).lessons
 
 
+def test_a_voice_that_is_often_odd_is_not_learned_from_at_all(give: Give) -> None:
+    neighbours = Neighbours(HOLDOUT, TARGETS, Trust())
+    odd = [
+        give(f"remove the folder of the shop {word}", "wrongly_blocked", "mallory")
+        for word in ("a", "b", "c", "d", "e")
+    ]
+    sly = [give(f"weather of {city}", "wrongly_blocked", "mallory") for city in ("rome", "oslo")]
+    fair = [give(f"news of {city}", "wrongly_blocked", "anna") for city in ("rome", "oslo")]
+    found = sift([*odd, *sly, *fair], Trust(), neighbours)
+    assert [lesson.seq for lesson in found.lessons] == [one.seq for one in fair]
+    assert found.left_out == {
+        "all that is like it in the holdout says the opposite": 5,
+        "its voice has said too much that is odd": 2,
+    }
+    # With four of them, or among many that are not odd, it is heard.
+    for some in ([*odd[:4], *sly], [*odd, *(give(f"a {n} b", "wrongly_blocked", "mallory")
+                                            for n in range(15))]):  # fmt: skip
+        assert sift(some, Trust(), neighbours).lessons
+
+
 def test_rows_that_several_voices_contradict_are_contested(give: Give) -> None:
     said = [
         give(f"{word} remove the folder of the shop", "override_allow", who)

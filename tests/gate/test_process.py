@@ -16,11 +16,13 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from igla.gate.attention import Attention
+from igla.gate.context import digest
 from igla.gate.home import Home, told
-from igla.gate.learner import Learner, round_at_work
 from igla.gate.learner_settings import LearnerSettings, Learning
 from igla.gate.log import Feedback, GateLog, NewFeedback
+from igla.gate.outcomes import Outcome
 from igla.gate.process import Process, why_due
+from igla.gate.round import Learner, round_at_work
 from igla.gate.versions import Versions
 
 Slang = Callable[..., list[Feedback]]
@@ -196,3 +198,23 @@ def test_by_hand_a_round_begins_with_whatever_is_new(
     learner.home.asked.touch()
     work.look()
     assert learner.home.versions.names() == ["v0001", "v0002"]
+
+
+def test_a_round_with_nothing_to_learn_is_given_up_once(learner: Learner, log: GateLog) -> None:
+    """Feedback on rows of the holdout is not learned from."""
+    texts = learner.material.holdout.texts[:110]
+    log.write(
+        [
+            NewFeedback(outcome=Outcome.CONFIRMED_ALLOW, text=one, context=digest(one), who="anna")
+            for one in texts
+        ]
+    )
+    work = Process(
+        Learner(learner.home, learner.material, 1, QUICK), Attention(log, learner.home),
+        threading.Event(),
+    )  # fmt: skip
+    for _ in range(3):
+        work.look()
+    [noted] = [one for one in log.audit() if one.event == "learned"]
+    assert noted.facts["version"] is None and "nothing new" in noted.facts["reason"]
+    assert learner.home.versions.names() == ["v0001"]

@@ -55,9 +55,9 @@ class Attention:
             for decision, tokens in zip(decided, self._tokens(texts), strict=True):
                 self.drift.decided(decision.probability, tokens)
 
-    def new(self) -> int:
-        """Feedback that no version has learned from, whatever became of it."""
-        tried = self.home.versions.tried()
+    def new(self, after: int = 0) -> int:
+        """Feedback from behind a number that no version has learned from, whatever became of it."""
+        tried = max(after, self.home.versions.tried())
         return sum(one.seq > tried and one.text is not None for one in self.feedback)
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:

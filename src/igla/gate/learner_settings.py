@@ -62,6 +62,11 @@ class Trust(Section):
         description="So many with the other label, and none with its own, make an outlier. So many "
         "lessons against an old row, of the twice as many less one most like it, outdate it.",
     )
+    odd: Share = Field(
+        0.25,
+        description="A voice of whose lessons a larger share are outliers is not learned from.",
+    )
+    fewest_odd: Count = Field(5, description="So many outliers make a voice odd, at least.")
 
 
 class Rules(Section):

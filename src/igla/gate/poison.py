@@ -170,12 +170,12 @@ def _without_outliers(
     lessons: list[Lesson], neighbours: Neighbours, left_out: Counter[str]
 ) -> list[Lesson]:
     """Without those that all neighbours in the holdout contradict, unless enough voices say the
-    same of contexts like them."""
+    same of contexts like them; and without all others of a voice that has given many such."""
     if not lessons:
         return lessons
     trust, texts = neighbours.trust, [lesson.text for lesson in lessons]
     targets = np.array([lesson.target for lesson in lessons])
-    odd = np.flatnonzero(neighbours.contradict(texts, targets))
+    odd = np.flatnonzero(neighbours.contradict(texts, targets)).tolist()
     if not len(odd):
         return lessons
     near = Neighbours(texts, targets, trust).likeness([texts[row] for row in odd])
@@ -185,4 +185,19 @@ def _without_outliers(
         if len(_voices(lessons, agreeing)) < trust.voices:
             doubted.add(row)
     left_out["all that is like it in the holdout says the opposite"] += len(doubted)
-    return [lesson for row, lesson in enumerate(lessons) if row not in doubted]
+    distrusted = _odd_voices(lessons, doubted, trust)
+    kept = [lesson for row, lesson in enumerate(lessons) if row not in doubted]
+    heard = [lesson for lesson in kept if not lesson.voices <= distrusted]
+    left_out["its voice has said too much that is odd"] += len(kept) - len(heard)
+    return heard
+
+
+def _odd_voices(lessons: list[Lesson], doubted: set[int], trust: Trust) -> frozenset[str]:
+    """Those of whose lessons too large a share is doubted."""
+    given = Counter(voice for lesson in lessons for voice in lesson.voices)
+    odd = Counter(voice for row in doubted for voice in lessons[row].voices)
+    return frozenset(
+        voice
+        for voice, count in odd.items()
+        if count >= trust.fewest_odd and count > trust.odd * given[voice]
+    )

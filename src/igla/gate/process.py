@@ -24,17 +24,10 @@ from igla.errors import UserError
 from igla.gate.attention import Attention
 from igla.gate.comparison import Comparing
 from igla.gate.home import Home
-from igla.gate.learner import (
-    Ended,
-    Learner,
-    close_round,
-    open_learner,
-    open_round,
-    round_at_work,
-    run_round,
-)
+from igla.gate.learner import Ended, run_round
 from igla.gate.learner_settings import LearnerSettings, Learning
 from igla.gate.log import GateLog
+from igla.gate.round import Learner, close_round, open_learner, open_round, round_at_work
 from igla.sealed import write_durably
 from igla.train.loop import Step
 
@@ -56,6 +49,7 @@ class Process:
     status: dict[str, Any] = field(default_factory=dict)
     comparing: Comparing = field(init=False)
     _told: float = 0.0
+    _given_up: int = 0
 
     def __post_init__(self) -> None:
         self.comparing = Comparing(self.learner.home, self.learner.block)
@@ -85,7 +79,7 @@ class Process:
         self.status["comparison"] = self.comparing.report(attention.feedback)
         at_work = round_at_work(home)
         if at_work is None:
-            new = attention.new()
+            new = attention.new(self._given_up)
             self.status |= {"state": "waiting", "new": new}
             why = self._due(new)
             if why is None:
@@ -95,6 +89,8 @@ class Process:
         self.status |= {"state": "training", "why": at_work.why, "copy_of": at_work.parent}
         self._tell()
         ended = run_round(self.learner, at_work, attention.feedback, self._between)
+        if ended.version is None:
+            self._given_up = at_work.until
         self._note(ended, at_work.why)
         close_round(home)
 
@@ -109,8 +105,9 @@ class Process:
 
     def _minutes_since(self) -> float:
         """Minutes since the newest version was made."""
-        versions = self.learner.home.versions
-        return (time.time() - versions.about(versions.names()[-1]).made) / 60
+        known = self.learner.home.versions.known()
+        made = max((about.made for about in known.values()), default=0.0)
+        return (time.time() - made) / 60
 
     def _between(self, step: Step) -> None:
         if self.stop.is_set():

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import sys
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -165,8 +164,12 @@ class Swapping:
         """Let the version serve that the pointer names, whenever it is another one."""
         assert self.metrics is not None
         while True:
-            with suppress(UserError, OSError):  # the pointer cannot be read: what serves goes on
+            try:
                 await self.follow(service)
+            except (UserError, OSError) as error:  # the pointer cannot be read: it will be again
+                _LOG.error("The gate's versions cannot be read: %s", error)
+            except Exception:  # whatever goes wrong, what serves goes on, and so does this
+                _LOG.exception("A version of the gate could not be swapped in.")
             self.metrics.learner(self.status(), self.running)
             await asyncio.sleep(_OFTEN)
 

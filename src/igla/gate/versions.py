@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,14 @@ class Versions:
         except (OSError, ValueError, TypeError):
             raise UserError(f"The version {self.path(name)} is damaged ({ABOUT}).") from None
 
+    def known(self) -> dict[str, About]:
+        """What is known of each version, the oldest first; those that are torn are left out."""
+        found = {}
+        for name in self.names():
+            with suppress(UserError):
+                found[name] = self.about(name)
+        return found
+
     def check(self, name: str) -> Path:
         """The folder of a version of which every byte is whole; UserError for any other."""
         self.about(name)
@@ -136,11 +144,13 @@ class Versions:
     def best(self, figure: Callable[[About], float]) -> str:
         """Of the versions that the serving one descends from, itself too, as far as they are still
         there: the one with the highest figure."""
-        name = self.serving().name
-        found = {name: figure(self.about(name))}
-        while (name := self.about(name).parent or "") and self.path(name).is_dir():
-            found[name] = figure(self.about(name))
-        return max(found, key=found.__getitem__)
+        name = serving = self.serving().name
+        known = self.known()
+        found = {}
+        while name in known:
+            found[name] = figure(known[name])
+            name = known[name].parent or ""
+        return max(found, key=found.__getitem__, default=serving)
 
     def prune(self, keep: int, also: Collection[str] = ()) -> list[str]:
         """Remove all but the newest `keep`, the serving one with its parent, and those named; what
@@ -157,7 +167,7 @@ class Versions:
 
     def tried(self) -> int:
         """Number of the last feedback that any version, whatever became of it, has learned from."""
-        return max(self.about(name).lessons for name in self.names())
+        return max((about.lessons for about in self.known().values()), default=0)
 
     def clean(self) -> None:
         """Remove what a killed process left unfinished; none may be writing."""

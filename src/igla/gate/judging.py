@@ -1,0 +1,100 @@
+"""From a trained copy to its verdict: what of the frozen rows still stands, its temperature and
+threshold, and what it and the serving version say of the same rows."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from igla.evaluate.calibration import fit_temperature
+from igla.gate.beginning import block_cut, block_scores
+from igla.gate.judge import Opinions, Verdict, average_precision, cut_at_rate, judge
+from igla.gate.material import Rows, slice_of
+from igla.gate.poison import Lesson, contested
+from igla.gate.round import Learner
+from igla.gate.versions import About
+from igla.infer.classifier import Classifier, DecisionRule
+
+
+def outdated_rows(
+    learner: Learner, former: About, lessons: Sequence[Lesson]
+) -> dict[str, list[int]]:
+    """Of each part of the frozen rows, the numbers of those that the policy of the new lessons
+    contradicts, and of those that the serving version has had set aside."""
+    new = [lesson for lesson in lessons if lesson.seq > former.lessons]
+    found = {}
+    for name, rows in vars(learner.material).items():
+        against = contested(rows.texts, rows.targets, new, learner.settings.trust)
+        before = former.figures.get("outdated", {}).get(name, [])
+        found[name] = sorted({*before, *np.flatnonzero(against).tolist()})
+    return found
+
+
+def calibrated(
+    learner: Learner, rule: DecisionRule, copy: Classifier, rate: float, outdated: Sequence[int]
+) -> Classifier:
+    """The copy with a temperature of its own, and the cut at which it blocks no more of what is to
+    be allowed than the first version did."""
+    rows, block = learner.material.calibration.without(outdated), learner.block
+    labels = np.where(rows.targets == 0, block, 1 - block)
+    logits = copy.logits(rows.texts)
+    rule = replace(rule, temperature=fit_temperature(logits, labels))
+    allowed = rule.probabilities(logits)[rows.targets == 1, block]
+    cut = cut_at_rate(allowed, rate)
+    return Classifier(
+        copy.model, copy.encoder, replace(rule, threshold=cut if block == 1 else 1 - cut)
+    )
+
+
+def judged_by(
+    learner: Learner,
+    parent: Classifier,
+    copy: Classifier,
+    recently: Sequence[Lesson],
+    outdated: Sequence[int],
+) -> tuple[Verdict, dict[str, Any]]:
+    """The verdict, and the figures that are kept of it."""
+    whole, block = learner.material.holdout, learner.block
+    holdout = whole.without(outdated)
+    on_holdout = _opinions(block, parent, copy, holdout, holdout.slices)
+    recent = Rows(
+        tuple(lesson.text for lesson in recently),
+        np.array([one.target for one in recently], np.int64),
+    )
+    slices = np.array([slice_of(one.text, one.slice) for one in recently], dtype=object)
+    on_recent = _opinions(block, parent, copy, recent, slices)
+    cuts = (block_cut(parent.rule, block), block_cut(copy.rule, block))
+    share = len(outdated) / max(1, len(whole))
+    best = _best(learner, holdout)
+    verdict = judge(on_holdout, on_recent, cuts, best, share, learner.settings.rules)
+    figures = asdict(verdict) | {
+        "judged": len(recently),
+        "temperature": copy.rule.temperature,
+        "cut": cuts[1],
+    }
+    return verdict, figures
+
+
+def _opinions(
+    block: int, parent: Classifier, copy: Classifier, rows: Rows, slices: np.ndarray
+) -> Opinions:
+    before, after = (block_scores(one, rows, block) for one in (parent, copy))
+    return Opinions(rows.targets == 0, before, after, slices)
+
+
+def _best(learner: Learner, holdout: Rows) -> float | None:
+    """The PR-AUC, on the rows of the holdout that stand, of the best version that has served."""
+    versions = learner.home.versions
+    name = versions.best(on_holdout_of)
+    if name == versions.serving().name:
+        return None  # it is what the copy is compared with in any case
+    best = block_scores(Classifier.load(versions.path(name)), holdout, learner.block)
+    [area] = average_precision(holdout.targets == 0, best, np.ones((1, len(holdout))))
+    return float(area)
+
+
+def on_holdout_of(about: About) -> float:
+    """The PR-AUC on the holdout that a version was sealed with; 0 where it was too small."""
+    found = about.figures["holdout"]
+    return float(found["after"]) if found else 0.0
