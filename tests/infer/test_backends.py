@@ -11,6 +11,7 @@ from torch import Tensor
 from igla.errors import UserError
 from igla.infer.backend import Backend, Rows
 from igla.infer.cache import OutOfBlocks
+from igla.infer.onnx_backend import OnnxBackend
 from igla.infer.simulated import SimulatedBackend
 from igla.infer.torch_backend import TorchBackend
 from igla.model.decoder import Decoder
@@ -47,15 +48,18 @@ TOLERANCE = {"torch code bf16": 0.25}
 EXACT_TO = 2e-5 if native.native().library is None else 0.0
 
 
-@pytest.fixture(params=MAKERS)
+@pytest.fixture(params=[*MAKERS, "onnx"])
 def backend(request: pytest.FixtureRequest, decoder: Callable[..., Decoder]) -> Backend:
+    if request.param == "onnx":
+        _, file = request.getfixturevalue("exported")("llama")
+        return OnnxBackend(file, max_positions=512, cache_tokens=128)
     return MAKERS[request.param](decoder)
 
 
 @pytest.fixture
 def close(request: pytest.FixtureRequest) -> Callable[[Tensor, Tensor], None]:
     name = request.node.callspec.params["backend"]
-    tolerance = TOLERANCE.get(name, 2e-5 if "code" in name else EXACT_TO)
+    tolerance = TOLERANCE.get(name, 2e-5 if "code" in name or name == "onnx" else EXACT_TO)
 
     def check(one: Tensor, other: Tensor) -> None:
         torch.testing.assert_close(one, other, atol=tolerance, rtol=0)

@@ -85,7 +85,8 @@ class BackendStats:
 class Backend(Protocol):
     """An engine with a decoder's weights.
 
-    name           of the engine, for people
+    name           of the engine
+    said           what it computes with, for people
     vocab_size     V
     max_positions  positions are below it; None: no limit
     scratch        what scratch rows it can do: "free" (all that Rows says), "ascending" (only
@@ -97,6 +98,7 @@ class Backend(Protocol):
     """
 
     name: str
+    said: str
     vocab_size: int
     max_positions: int | None
     scratch: str

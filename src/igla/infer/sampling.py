@@ -5,7 +5,7 @@ Shape suffixes: V vocabulary.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -67,6 +67,10 @@ class Sampling:
     @property
     def greedy(self) -> bool:
         return self.temperature == 0
+
+    def of_text(self, index: int) -> "Sampling":
+        """The same for another text of the same request, with other draws."""
+        return self if self.seed is None else replace(self, seed=self.seed + index)
 
     @property
     def adjusts(self) -> bool:

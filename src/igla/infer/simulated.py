@@ -23,6 +23,7 @@ class SimulatedBackend:
     """Logits by a function, seconds by a formula: per_forward + per_row · rows, on `clock`."""
 
     name = "simulated"
+    said = "simulated: nothing is computed"
     scratch = "free"
 
     def __init__(

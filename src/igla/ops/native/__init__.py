@@ -98,6 +98,7 @@ def runs(*activations: Tensor, parameters: Sequence[Tensor] = ()) -> bool:
             parameter.dtype == accumulator(activations[0].dtype) and parameter.is_contiguous()
             for parameter in parameters
         )
+        and not torch.compiler.is_exporting()  # a tracer cannot look into a kernel
         and native().library is not None
     )
 
