@@ -224,7 +224,7 @@ def postgresql() -> Iterator[str]:
             shutil.chown(path, "postgres")
     port, cluster = free_port(), folder / "cluster"
     made = [programs[-1] / "initdb", "-D", cluster, "-U", "igla", "-E", "UTF8", "--locale=C",
-            "-A", "scram-sha-256", f"--pwfile={folder}/password"]  # fmt: skip
+            "-N", "-A", "scram-sha-256", f"--pwfile={folder}/password"]  # fmt: skip
     subprocess.run(made, check=True, capture_output=True, cwd=folder, **user)
     run = [programs[-1] / "postgres", "-D", cluster, "-p", str(port)]
     run += ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
@@ -239,7 +239,7 @@ def postgresql() -> Iterator[str]:
             time.sleep(0.1)
         yield f"postgresql://igla:a%20word@127.0.0.1:{port}"
     finally:
-        process.send_signal(signal.SIGINT)  # at once, whoever is connected
+        process.send_signal(signal.SIGQUIT)  # without a last checkpoint: nothing is to be kept
         process.wait(timeout=60)
         shutil.rmtree(folder)
 

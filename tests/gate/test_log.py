@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import psycopg
 import pyarrow.parquet
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -340,6 +341,18 @@ def test_a_file_with_a_wrong_row_is_not_imported_at_all(
     with pytest.raises(UserError, match=said):
         import_feedback(log, file, "wrongly_allowed", "test")
     assert log.feedback_since(0) == []
+
+
+def test_a_commit_waits_for_the_disk_where_the_server_is_set_not_to(new_database: str) -> None:
+    name = new_database.rsplit("/")[-1]
+    with psycopg.connect(new_database, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")  # type: ignore[arg-type]
+    asked = text("SHOW synchronous_commit")
+    with closing(GateLog(new_database)) as log:
+        with log.database.reading() as connected:
+            assert connected.execute(asked).scalar() == "off"
+        with log.database.writing() as connected:
+            assert connected.execute(asked).scalar() == "on"
 
 
 def test_the_password_of_a_database_is_not_told(new_database: str) -> None:

@@ -6,10 +6,12 @@ of a cross-entropy, which would be unbounded below.
 """
 
 from enum import StrEnum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from igla.errors import UserError
-from igla.serve.decisions import Verdict
+
+if TYPE_CHECKING:  # whose module loads torch, and a client needs none
+    from igla.serve.decisions import Verdict
 
 
 class Outcome(StrEnum):
@@ -59,7 +61,7 @@ _TO_ALLOW = (Outcome.CONFIRMED_ALLOW, Outcome.WRONGLY_BLOCKED, Outcome.OVERRIDE_
 _WRONG = (4, 6, 8)
 
 
-def judged(action: Verdict, allow: bool) -> Outcome:
+def judged(action: "Verdict", allow: bool) -> Outcome:
     """What it means that a person, shown a decision, would allow the matter or not. Where the gate
     had called for a person, that person's word is no error of the gate's."""
     if allow:

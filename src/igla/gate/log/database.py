@@ -61,8 +61,6 @@ class Database:
         with self.engine.connect() as connection:
             connection = connection.execution_options(igla_writes=True)
             with connection.begin():
-                if not self.sqlite:
-                    connection.execute(_LOCK)
                 yield connection
 
     @contextmanager
@@ -114,9 +112,11 @@ def _parsed(url: str) -> URL:
 def _engine(url: URL) -> Engine:
     if url.drivername != "sqlite":
         try:
-            return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+            engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
         except ModuleNotFoundError:
             raise UserError("PostgreSQL needs a driver: pip install igla[postgres]") from None
+        event.listen(engine, "begin", _begin_postgresql)
+        return engine
     _make(Path(str(url.database)))
     engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
     event.listen(engine, "connect", _set_up_sqlite)
@@ -138,6 +138,16 @@ def _set_up_sqlite(connection: object, _: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # type: ignore[attr-defined]  # transactions are begun here
     for setting in _SQLITE_SETTINGS:
         connection.execute(f"PRAGMA {setting}").close()  # type: ignore[attr-defined]
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    # A server may be set to acknowledge before the disk has it; whatever waits longer is left.
+    if connection.get_execution_options().get("igla_writes", False):
+        connection.exec_driver_sql(
+            "SELECT set_config('synchronous_commit', 'on', true) "
+            "WHERE current_setting('synchronous_commit') = 'off'"
+        )
+        connection.execute(_LOCK)
 
 
 def _begin_sqlite(connection: Connection) -> None:
