@@ -3,10 +3,12 @@
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from igla.gate.outcomes import Outcome
-from igla.serve.decisions import Verdict
+
+if TYPE_CHECKING:  # whose module loads torch, and a log needs none
+    from igla.serve.decisions import Verdict
 
 # Where feedback came from: the gate's own route, Perspective's suggestscore, the server's page,
 # the command line, a file of an older log.
@@ -39,7 +41,7 @@ class NewDecision:
 
     model: str
     version: str
-    action: Verdict
+    action: "Verdict"
     probability: float
     text: str | None
     context: str | None
@@ -143,7 +145,7 @@ class Decision:
     at: datetime
     model: str
     version: str
-    action: Verdict
+    action: "Verdict"
     probability: float
     text: str | None
     context: str | None
@@ -184,7 +186,7 @@ class Feedback:
     subject: str | None
     slice: str | None
     version: str | None
-    action: Verdict | None
+    action: "Verdict | None"
     probability: float | None
     tool: str | None
 
