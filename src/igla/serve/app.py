@@ -15,20 +15,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from igla.serve import page
 from igla.serve.engine import Engine
 from igla.serve.extension import Extension
+from igla.serve.generation import GenerationEngine
 from igla.serve.keys import Doorkeeper
 from igla.serve.labels import check_labels
 from igla.serve.language import detect
 from igla.serve.log import log_request
 from igla.serve.metrics import Metrics
 from igla.serve.models import Models, Served
-from igla.serve.protocols import kserve, openai, own, perspective, tei
+from igla.serve.protocols import completions, kserve, openai, own, perspective, tei
 from igla.serve.protocols.discovery import discovery
 from igla.serve.service import CLIENT_LEFT, Refused, Service
 from igla.serve.settings import Settings
 from igla.serve.suggestions import SuggestionSink
 from igla.serve.tracing import TracedApp, Tracing, tracing_by_otlp
 
-PROTOCOLS = (perspective, openai, tei, kserve, own)
+PROTOCOLS = (perspective, openai, completions, tei, kserve, own)
 
 
 def create_app(
@@ -53,20 +54,23 @@ def create_app(
     if tracing is None and settings.traces:
         tracing = tracing_by_otlp()
     on_job = None if tracing is None else tracing.job
-    engine = Engine(settings.limits.waiting_tokens, metrics.batch, on_job)
-    metrics.waiting.set_function(lambda: engine.waiting_tokens)
-    models = Models(served, settings.limits.versions)
-    service = Service(settings, models, engine, metrics, keys, suggestions)
+    limits = settings.limits
+    engine = Engine(limits.waiting_tokens, metrics.batch, on_job)
+    generation = GenerationEngine(limits.waiting_tokens, limits.cache_tokens, metrics.step)
+    metrics.waiting.set_function(lambda: engine.waiting_tokens + generation.waiting_tokens)
+    models = Models(served, limits.versions)
+    service = Service(settings, models, engine, generation, metrics, keys, suggestions)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         detect("Готово?")  # its tables are read now, and not with the first comment
         engine.start()
+        generation.start()
         for one in extensions:
             await one.start(service)
         yield
         service.draining = True
-        await engine.close()
+        await asyncio.gather(engine.close(), generation.close())
         for one in reversed(extensions):
             await one.close()
         if tracing is not None:

@@ -55,10 +55,8 @@ def serve(
         one = open_model(
             folder if named else where, name if named else "default", settings.precision
         )
-        gives = ", ".join(one.classes) if one.scores else f"embeddings of {one.embedder.width}"
-        console.print(
-            f"model {one.name} {one.version} in {one.body.precision}: {gives} ({one.where})"
-        )
+        said = f"model {one.name} {one.version} in {one.precision}: {one.gives}"
+        console.print(f"{said} ({one.where})")
         served.append(one)
     reading.join()
     kind = "http" if certificate is None else "https"

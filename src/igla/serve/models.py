@@ -8,10 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from igla.errors import UserError
 from igla.infer.classifier import Classifier, model_folder
 from igla.infer.embedder import Embedder
-from igla.model.encoder import Encoder
+from igla.infer.generator import Generator, is_decoder
 from igla.model.folder import has_classifier
 from igla.ops.products import probe
 from igla.sealed import MANIFEST, BrokenSeal, check_sealed, file_digest
@@ -22,14 +24,20 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 # The kinds of files that a model and its tokenizer are read from.
 _READ = (".safetensors", ".json", ".txt")
 Precision = Literal["auto", "float32", "bf16"]
+Kind = Literal["classifier", "encoder", "decoder"]
 _WARM_UP = "Проверка перед началом работы. Checking before the work begins."
 
 
-class NoScores(Exception):
-    """A model gives embeddings alone, and scores were asked of it."""
+class WrongKind(Exception):
+    """A model was asked for what its kind does not give."""
 
-    def __init__(self, name: str):
-        super().__init__(f"{name} is an encoder without a classifier: it gives embeddings alone.")
+    def __init__(self, served: "Served"):
+        kind, gives = {
+            "classifier": ("a classifier", "scores, and embeddings of its encoder"),
+            "encoder": ("an encoder without a classifier", "embeddings alone"),
+            "decoder": ("a decoder", "texts alone"),
+        }[served.kind]
+        super().__init__(f"{served.name} is {kind}: it gives {gives}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,42 +46,74 @@ class Served:
 
     version  the first 12 hex digits of the sha256 of its folder's files
     where    the run or folder as it was named, from which it can be loaded anew
-    model    a classifier, or an encoder alone
+    model    a classifier, an encoder alone, or a decoder
     """
 
     name: str
     version: str
     where: Path
-    model: Classifier | Embedder
+    model: Classifier | Embedder | Generator
+
+    @property
+    def kind(self) -> Kind:
+        if isinstance(self.model, Classifier):
+            return "classifier"
+        return "encoder" if isinstance(self.model, Embedder) else "decoder"
 
     @property
     def scores(self) -> bool:
-        """Whether it is a classifier."""
-        return isinstance(self.model, Classifier)
+        return self.kind == "classifier"
+
+    @property
+    def embeds(self) -> bool:
+        return self.kind != "decoder"
 
     @property
     def classifier(self) -> Classifier:
-        """Raises NoScores where there is none."""
+        """Raises WrongKind where there is none, as the other parts do."""
         if isinstance(self.model, Classifier):
             return self.model
-        raise NoScores(self.name)
+        raise WrongKind(self)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Raises NoScores where there are none."""
         return self.classifier.rule.classes
 
     @cached_property
     def embedder(self) -> Embedder:
+        if isinstance(self.model, Generator):
+            raise WrongKind(self)
         return Embedder.of(self.model) if isinstance(self.model, Classifier) else self.model
 
     @property
-    def body(self) -> Encoder:
-        return self.model.model.encoder
+    def generator(self) -> Generator:
+        if isinstance(self.model, Generator):
+            return self.model
+        raise WrongKind(self)
 
     @property
     def encoder(self) -> TextEncoder:
-        return self.model.encoder
+        return self.embedder.encoder
+
+    @property
+    def created(self) -> int:
+        """When it was made, in seconds since 1970."""
+        return int(self.where.stat().st_mtime)
+
+    @property
+    def precision(self) -> str:
+        """What it computes in."""
+        if isinstance(self.model, Generator):
+            return self.model.precision
+        return self.model.model.encoder.precision
+
+    @property
+    def gives(self) -> str:
+        """In words, for people."""
+        if self.kind == "decoder":
+            how = "by WeDLM" if self.generator.masks else "one token after another"
+            return f"texts, {how}"
+        return ", ".join(self.classes) if self.scores else f"embeddings of {self.embedder.width}"
 
 
 def open_model(where: str | Path, name: str, precision: Precision = "auto") -> Served:
@@ -97,15 +137,26 @@ def _opened(where: str | Path, name: str, precision: Precision) -> Served:
         except BrokenSeal as error:
             raise UserError(f"{folder} is damaged: {error}") from None
     version = _version(folder)
+    model = _loaded(folder, precision)
+    if _version(folder) != version:
+        raise UserError(f"{folder} has changed while it was read; load it again.")
+    return Served(name, version, Path(where).absolute(), model)
+
+
+def _loaded(folder: Path, precision: Precision) -> Classifier | Embedder | Generator:
+    if is_decoder(folder):
+        # One token at a time waits for memory and not for products: auto is float32.
+        in_bf16 = precision == "bf16"
+        generator = Generator.load(folder, torch.bfloat16 if in_bf16 else torch.float32)
+        generator.write(_WARM_UP, max_tokens=2)
+        return generator
     model = Classifier.load(folder) if has_classifier(folder) else Embedder.load(folder)
     if precision == "bf16" or (precision == "auto" and probe().bf16_is_better):
         model.model.encoder.compute_in_bf16()
     model.model.requires_grad_(False)
     warm_up = model.logits if isinstance(model, Classifier) else model.embeddings
     warm_up([_WARM_UP])
-    if _version(folder) != version:
-        raise UserError(f"{folder} has changed while it was read; load it again.")
-    return Served(name, version, Path(where).absolute(), model)
+    return model
 
 
 class Models:
@@ -132,8 +183,13 @@ class Models:
         return next((one for one in self.all if one.scores), self.default)
 
     def embedding(self) -> Served:
-        """The first encoder without a classifier, or else the default, by its classifier's own."""
-        return next((one for one in self.all if not one.scores), self.default)
+        """The first encoder without a classifier, or else the first classifier's own."""
+        order = ("encoder", "classifier", "decoder")
+        return min(self.all, key=lambda one: order.index(one.kind))
+
+    def writing(self) -> Served:
+        """The first decoder; the default where there is none."""
+        return next((one for one in self.all if one.kind == "decoder"), self.default)
 
     def find(self, name: str | None = None, version: str | None = None) -> Served | None:
         """The model of a name and a version, where either is asked for."""

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, TypeVar
@@ -14,17 +14,20 @@ from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
+from igla.errors import UserError
 from igla.serve.embedding import Embedded, embed
 from igla.serve.engine import Closing, Engine, Full, TooLong
 from igla.serve.explain import Explanation, Method, explain
+from igla.serve.generation import GenerationEngine
 from igla.serve.keys import Denied, Doorkeeper, Scope
 from igla.serve.labels import attributes_of
 from igla.serve.metrics import Metrics
-from igla.serve.models import Models, NoScores, Served
+from igla.serve.models import Models, Served, WrongKind
 from igla.serve.scoring import Scored, score
-from igla.serve.settings import Settings
+from igla.serve.settings import Limits, Settings
 from igla.serve.suggestions import NotKept, Suggestion, SuggestionSink
 from igla.serve.tokens import Side, TextTooLong
+from igla.serve.writing import Order, Piece, write
 
 # What nginx writes down for a client that has left; nobody reads it.
 CLIENT_LEFT = 499
@@ -59,6 +62,7 @@ class Service:
     settings: Settings
     models: Models
     engine: Engine
+    generation: GenerationEngine
     metrics: Metrics
     keys: Doorkeeper | None = None
     suggestions: SuggestionSink | None = None
@@ -106,7 +110,7 @@ class Service:
         truncate  of a long text the first window alone counts
         keep      whether the texts may be written down, if the settings say so
         """
-        self._check_inputs(request, served, texts)
+        self.check_inputs(request, served, texts)
         grave = next(iter(attributes_of(self.settings, served.classes).values()))
         work = score(self.engine, served, texts, grave, truncate=truncate)
         found = await self._worked(request, work)
@@ -130,7 +134,7 @@ class Service:
 
         cut  the side on which such a text may be cut in place of that
         """
-        self._check_inputs(request, served, texts)
+        self.check_inputs(request, served, texts)
         found = await self._worked(
             request, embed(self.engine, served.embedder, texts, normalize=normalize, cut=cut)
         )
@@ -165,7 +169,7 @@ class Service:
             raise Refused(404, f"There is no model {name}{f' {version}' if version else ''} here.")
         return served
 
-    def _check_inputs(self, request: Request, served: Served, texts: Sequence[str]) -> None:
+    def check_inputs(self, request: Request, served: Served, texts: Sequence[str]) -> None:
         most = self.settings.limits.inputs
         note(request, model=served.name, version=served.version, inputs=len(texts))
         if not texts:
@@ -173,11 +177,21 @@ class Service:
         if len(texts) > most:
             raise Refused(413, f"{len(texts)} texts in a request; {most} are allowed.")
 
+    def pieces(self, served: Served, order: Order) -> AsyncGenerator[Piece]:
+        """What is written for an order, as it comes; Refused as the work of `written` is."""
+        return _in_time(write(self.generation, served.generator, order), self.settings.limits)
+
+    async def written(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
+        """What comes of work on pieces, for a request that may ask for it and for somebody."""
+        return await self._worked(request, work, self.settings.limits.writing_seconds)
+
     def classifier(self, name: str | None, version: str | None = None) -> Served:
         """As model, but the first that scores where none is named."""
         return self.model(self.models.scoring().name if name is None else name, version)
 
-    async def _worked(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
+    async def _worked(
+        self, request: Request, work: Coroutine[Any, Any, T], seconds: float | None = None
+    ) -> T:
         """What comes of work for a request that may ask for it, in time and for somebody."""
         try:
             self.check_ready()
@@ -185,18 +199,39 @@ class Service:
         except Refused:
             work.close()
             raise
-        limits = self.settings.limits
-        try:
-            async with asyncio.timeout(limits.seconds):
+        with _refusals(seconds or self.settings.limits.seconds) as seconds:
+            async with asyncio.timeout(seconds):
                 return await _unless_left(request, work)
-        except Full as full:
-            raise Refused(429, str(full), retry_after=full.wait) from None
-        except (TooLong, TextTooLong) as long:
-            raise Refused(413, str(long)) from None
-        except Closing:
-            raise Refused(503, _DRAINING) from None
-        except TimeoutError:
-            raise Refused(503, f"No answer within {limits.seconds:g} s.", retry_after=1.0) from None
+
+
+@contextlib.contextmanager
+def _refusals(seconds: float) -> Iterator[float]:
+    """What the engines cannot do, as it is answered; `seconds` is what they are given."""
+    try:
+        yield seconds
+    except Full as full:
+        raise Refused(429, str(full), retry_after=full.wait) from None
+    except (TooLong, TextTooLong) as long:
+        raise Refused(413, str(long)) from None
+    except Closing:
+        raise Refused(503, _DRAINING) from None
+    except TimeoutError:
+        raise Refused(503, f"No answer within {seconds:g} s.", retry_after=1.0) from None
+
+
+async def _in_time(pieces: AsyncGenerator[Piece], limits: Limits) -> AsyncGenerator[Piece]:
+    end = asyncio.get_running_loop().time() + limits.writing_seconds
+    async with contextlib.aclosing(pieces):
+        while True:
+            with _refusals(limits.writing_seconds):
+                try:
+                    async with asyncio.timeout_at(end):
+                        piece = await anext(pieces)
+                except StopAsyncIteration:
+                    return
+                except UserError as error:  # what the decoder cannot do, as so long a text
+                    raise Refused(400, str(error)) from None
+            yield piece
 
 
 def _key_of(request: Request) -> str | None:
@@ -251,7 +286,7 @@ def route_class(refusal: Callable[[int, str], Response]) -> type[APIRoute]:
                     return response
                 except RequestValidationError as error:
                     return refusal(400, _written(described(error)))
-                except NoScores as error:
+                except WrongKind as error:
                     return refusal(400, str(error))
                 except HTTPException as error:
                     return refusal(error.status_code, str(error.detail))

@@ -19,6 +19,12 @@ class Limits(Section):
     seconds: Annotated[float, Field(gt=0)] = Field(
         30.0, description="After so long a request is answered 503."
     )
+    writing_seconds: Annotated[float, Field(gt=0)] = Field(
+        300.0, description="The same for a text that a decoder writes."
+    )
+    cache_tokens: Count = Field(
+        16_384, description="Tokens whose keys and values a decoder holds, of all texts together."
+    )
     drain_seconds: Annotated[float, Field(gt=0)] = Field(
         25.0, description="After SIGTERM, so long is given to what was accepted."
     )

@@ -108,7 +108,7 @@ async def info(request: Request) -> dict[str, Any]:
     return {
         "model_id": served.name,
         "model_sha": served.version,
-        "model_dtype": "bfloat16" if served.body.precision == "bf16" else "float32",
+        "model_dtype": "bfloat16" if served.precision == "bf16" else "float32",
         "model_type": kind,
         "max_concurrent_requests": limits.waiting_tokens // length,
         "max_input_length": length,

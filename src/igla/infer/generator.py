@@ -1,0 +1,148 @@
+"""A saved decoder with what writing by it needs: tokenizer, ends of texts, chat template."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+from igla.errors import UserError
+from igla.infer.constraint import Constraint, Grammars
+from igla.infer.decoding import Autoregressive, Decoding
+from igla.infer.sampling import Sampling
+from igla.infer.scheduler import Scheduler
+from igla.infer.text_stream import TextStream
+from igla.infer.torch_backend import TorchBackend
+from igla.infer.wedlm import Wedlm
+from igla.model.decoder import Decoder, load_decoder
+from igla.model.decoder.families import FAMILIES
+from igla.model.decoder.folder import WEDLM
+from igla.model.folder import read_json
+from igla.ops.native import native
+from igla.ops.products import use_best_float32
+from igla.text.template import ChatTemplate
+from igla.text.tokenizer import load_tokenizer
+
+# Positions that are decided at once: on a processor a wider window costs more than it gives
+# (docs/generating.md).
+WINDOW = 8
+
+
+@dataclass(frozen=True)
+class Masks:
+    """That a decoder has learned to fill masks, and how.
+
+    size  of the blocks it has learned on: no window should be larger
+    """
+
+    token_id: int
+    size: int
+
+
+class Generator:
+    """A decoder and its tokenizer.
+
+    ends      tokens that end a text
+    template  of conversations; None where the folder has none
+    masks     None: it decodes one token after another
+    """
+
+    def __init__(
+        self,
+        model: Decoder,
+        tokenizer: Tokenizer,
+        ends: Sequence[int],
+        template: ChatTemplate | None = None,
+        masks: Masks | None = None,
+    ):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.ends = frozenset(ends)
+        self.template = template
+        self.masks = masks
+
+    @classmethod
+    def load(cls, folder: Path, dtype: torch.dtype = torch.float32) -> "Generator":
+        """Open a folder of Hugging Face, to compute in a type."""
+        use_best_float32()
+        native()  # compiled now, if need be, and not with the first text
+        model = load_decoder(folder)
+        model.compute_dtype = dtype
+        tokenizer = load_tokenizer(folder)
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        learned = read_json(folder / "config.json").get(WEDLM)
+        masks = None if learned is None else Masks(learned["mask_token_id"], learned["block"])
+        return cls(model, tokenizer, _ends(folder), ChatTemplate.of_folder(folder), masks)
+
+    @property
+    def max_positions(self) -> int:
+        return self.model.config.max_positions
+
+    @property
+    def precision(self) -> str:
+        return "bf16" if self.model.compute_dtype == torch.bfloat16 else "float32"
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        """Of the vocabulary, for texts that have to keep to one."""
+        return Grammars(self.tokenizer, self.ends, self.model.config.vocab_size)
+
+    def prompt(self, text: str) -> list[int]:
+        """The tokens of a text to go on from, with what a text begins with."""
+        return self.tokenizer.encode(text).ids
+
+    def conversation(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """The tokens of messages, up to where the assistant is to go on."""
+        if self.template is None:
+            raise UserError("The model has no chat template: ask it to complete a text.")
+        # The template writes what a text begins with.
+        return self.tokenizer.encode(self.template.prompt(messages), add_special_tokens=False).ids
+
+    def scheduler(self, cache_tokens: int) -> Scheduler:
+        """One of its own, over a cache of so many tokens."""
+        return Scheduler(TorchBackend(self.model, cache_tokens=cache_tokens))
+
+    def decoding(
+        self,
+        sampling: Sampling,
+        *,
+        constraint: Constraint | None = None,
+        logprobs: int | None = None,
+    ) -> Decoding:
+        """By WeDLM where the decoder has learned it, and nothing asks for one token after another:
+        neither a constraint nor penalties for what was drawn before."""
+        if self.masks is None or constraint is not None or sampling.adjusts:
+            return Autoregressive(sampling, constraint, logprobs)
+        return Wedlm(self.masks.token_id, sampling, window=WINDOW, logprobs=logprobs)
+
+    def write(self, text: str, max_tokens: int) -> str:
+        """What follows a text, token by token the likeliest."""
+        prompt = self.prompt(text)
+        scheduler = self.scheduler(len(prompt) + max_tokens)
+        scheduler.submit(
+            prompt, [self.decoding(Sampling())], max_tokens=max_tokens, stop_tokens=self.ends
+        )
+        stream, written = TextStream(self.tokenizer, prompt=prompt), ""
+        while not scheduler.idle:
+            for progress in scheduler.step():
+                written += "".join(stream.push(decided.token) for decided in progress.tokens)
+        return written + stream.finish()
+
+
+def is_decoder(folder: Path) -> bool:
+    """Whether a folder's config.json is of a family of decoders."""
+    return read_json(folder / "config.json").get("model_type") in FAMILIES
+
+
+def _ends(folder: Path) -> list[int]:
+    """generation_config.json goes before config.json, as in transformers."""
+    for name in ("generation_config.json", "config.json"):
+        file = folder / name
+        found = read_json(file).get("eos_token_id") if file.is_file() else None
+        if found is not None:
+            return found if isinstance(found, list) else [found]
+    raise UserError(f"{folder} names no eos_token_id: where its texts end is not known.")

@@ -1,0 +1,374 @@
+"""Decoders behind OpenAI's protocol: whole answers, streams, what is refused, and who leaves."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import torch
+
+from igla.infer.decoding import Autoregressive
+from igla.infer.generator import Generator
+from igla.infer.sampling import Sampling
+from igla.infer.text_stream import TextStream
+from igla.model.decoder import Decoder, DecoderConfig, save_decoder
+from igla.text.tokenizer import TextEncoder, save_tokenizer, train_tokenizer
+
+Serve = Callable[..., AbstractContextManager[Any]]
+TEXTS = ["кот пьёт молоко и спит", "the cat drinks milk and sleeps", '{"name": "Анна", "age": 7}']
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A decoder with random weights, large ones, so that its choices are far apart."""
+    folder = tmp_path_factory.mktemp("decoder")
+    tokenizer = train_tokenizer("byte_bpe", TEXTS * 3, vocab_size=320, lowercase=False)
+    torch.manual_seed(0)
+    shape = dict(hidden_size=32, layers=2, heads=4, kv_heads=2, head_dim=8, intermediate_size=64)
+    size = tokenizer.get_vocab_size()
+    model = Decoder(DecoderConfig(vocab_size=size, max_positions=512, **shape))  # type: ignore[arg-type]
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            torch.nn.init.normal_(parameter, std=0.3)
+    save_decoder(folder, model, {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None})
+    save_tokenizer(folder, TextEncoder(tokenizer, 512))
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(decoder: Path, serve: Serve) -> Iterator[str]:
+    with serve(f"cat={decoder}") as running:
+        yield running.address
+
+
+@pytest.fixture
+def client(address: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def generator(decoder: Path) -> Generator:
+    return Generator.load(decoder)
+
+
+def expected(generator: Generator, prompt: list[int], most: int, sampling: Sampling) -> str:
+    """What the scheduler by itself writes."""
+    scheduler = generator.scheduler(1024)
+    decoding = Autoregressive(sampling)
+    scheduler.submit(prompt, [decoding], max_tokens=most, stop_tokens=generator.ends)
+    stream, text = TextStream(generator.tokenizer, prompt=prompt), ""
+    while not scheduler.idle:
+        for progress in scheduler.step():
+            text += "".join(stream.push(decided.token) for decided in progress.tokens)
+    return text + stream.finish()
+
+
+def test_a_completion_is_what_the_decoder_writes(
+    client: openai.OpenAI, generator: Generator
+) -> None:
+    found = client.completions.create(model="cat", prompt="кот", max_tokens=24, temperature=0)
+    prompt = generator.prompt("кот")
+    text = found.choices[0].text
+    assert text == expected(generator, prompt, 24, Sampling())
+    assert text
+    assert found.object == "text_completion"
+    assert found.model.startswith("cat/")
+    assert found.usage is not None
+    assert found.usage.prompt_tokens == len(prompt)
+    assert found.usage.total_tokens == len(prompt) + found.usage.completion_tokens
+    assert (found.choices[0].finish_reason == "length") == (found.usage.completion_tokens == 24)
+
+
+def test_a_stream_gives_the_same_text_in_pieces(client: openai.OpenAI) -> None:
+    asked = dict(model="cat", prompt="кот пьёт", max_tokens=40, seed=3, temperature=0.8)
+    whole = client.completions.create(**asked)
+    parts = list(
+        client.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+    )
+    assert "".join(part.choices[0].text for part in parts if part.choices) == whole.choices[0].text
+    assert parts[-1].choices == []
+    assert parts[-1].usage == whole.usage
+    assert sum(bool(part.choices and part.choices[0].finish_reason) for part in parts) == 1
+    assert len(parts) > 3
+
+
+def test_a_chat_reads_the_template_of_the_folder(
+    client: openai.OpenAI, generator: Generator
+) -> None:
+    messages = [{"role": "user", "content": [{"type": "text", "text": "кот?"}]}]
+    found = client.chat.completions.create(
+        model="cat", messages=messages, max_completion_tokens=20, temperature=0
+    )
+    told = "<|im_start|>user\nкот?<|im_end|>\n<|im_start|>assistant\n"
+    prompt = generator.tokenizer.encode(told, add_special_tokens=False).ids
+    assert prompt[0] == generator.tokenizer.token_to_id("<|im_start|>")
+    assert found.choices[0].message.content == expected(generator, prompt, 20, Sampling())
+    assert found.choices[0].message.role == "assistant"
+    assert found.usage is not None and found.usage.prompt_tokens == len(prompt)
+
+
+def test_a_chat_streams_to_the_asynchronous_client(address: str) -> None:
+    async def streamed() -> tuple[str, str]:
+        async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none") as client:
+            asked = dict(
+                model="cat", messages=[{"role": "user", "content": "кот"}], max_tokens=30, seed=5
+            )
+            whole = await client.chat.completions.create(**asked)
+            text = ""
+            first = True
+            async for part in await client.chat.completions.create(**asked, stream=True):
+                if first:
+                    assert part.choices[0].delta.role == "assistant"
+                first = False
+                text += part.choices[0].delta.content or ""
+            return whole.choices[0].message.content or "", text
+
+    whole, text = asyncio.run(streamed())
+    assert whole == text
+    assert whole
+
+
+def test_several_continuations_differ_and_come_again_with_their_seed(
+    client: openai.OpenAI,
+) -> None:
+    asked = dict(model="cat", prompt="the cat", max_tokens=12, n=3, seed=1, temperature=1.5)
+    one, other = (client.completions.create(**asked) for _ in range(2))
+    texts = [choice.text for choice in one.choices]
+    assert texts == [choice.text for choice in other.choices]
+    assert len(set(texts)) == 3
+    assert [choice.index for choice in one.choices] == [0, 1, 2]
+
+
+def test_several_prompts_are_answered_in_their_order(client: openai.OpenAI) -> None:
+    prompts = ["кот", "the cat", "и"]
+    asked = dict(model="cat", max_tokens=8, temperature=0)
+    together = client.completions.create(prompt=prompts, **asked)
+    alone = [client.completions.create(prompt=one, **asked).choices[0].text for one in prompts]
+    assert [choice.text for choice in together.choices] == alone
+
+
+def test_prompts_may_be_tokens_and_are_echoed(client: openai.OpenAI, generator: Generator) -> None:
+    tokens = generator.prompt("кот пьёт")
+    asked = dict(model="cat", max_tokens=4, temperature=0)
+    found = client.completions.create(prompt=tokens, echo=True, **asked)
+    plain = client.completions.create(prompt="кот пьёт", **asked)
+    assert found.choices[0].text == "кот пьёт" + plain.choices[0].text
+
+
+def test_a_stop_string_ends_the_text_and_is_not_part_of_it(client: openai.OpenAI) -> None:
+    asked = dict(model="cat", prompt="кот", max_tokens=40, temperature=0)
+    whole = client.completions.create(**asked).choices[0].text
+    stop = whole[5:8]
+    for stream in (False, True):
+        found = client.completions.create(**asked, stop=[stop, "ни за что"], stream=stream)
+        parts = list(found) if stream else [found]
+        text = "".join(part.choices[0].text for part in parts)
+        assert text == whole[: whole.index(stop)]
+        assert parts[-1].choices[0].finish_reason == "stop"
+
+
+def test_probabilities_are_those_of_the_model(client: openai.OpenAI, generator: Generator) -> None:
+    asked = dict(model="cat", max_tokens=3, temperature=0)
+    found = client.completions.create(prompt="кот", logprobs=2, **asked).choices[0].logprobs
+    assert found is not None
+    assert found.tokens and found.token_logprobs and found.top_logprobs
+    assert found.text_offset == [0, len(found.tokens[0]), len(found.tokens[0] + found.tokens[1])]
+    prompt = generator.prompt("кот")
+    from igla.data.batch import PackedBatch
+    from igla.model.decoder import packed_causal
+
+    ids = torch.tensor(prompt)
+    batch = PackedBatch(ids, torch.arange(len(ids)), torch.tensor([0, len(ids)]), len(ids))
+    model = generator.model
+    with torch.inference_mode():
+        states = model(ids, batch.positions, packed_causal(batch, model.config))
+        log = model.logits(states[-1:])[0].log_softmax(0)
+    assert found.token_logprobs[0] == pytest.approx(log.max().item(), abs=1e-4)
+    assert sorted(found.top_logprobs[0].values(), reverse=True) == pytest.approx(
+        log.topk(2).values.tolist(), abs=1e-4
+    )
+    chat = client.chat.completions.create(
+        messages=[{"role": "user", "content": "кот"}], logprobs=True, top_logprobs=3, **asked
+    )
+    told = chat.choices[0].logprobs
+    assert told is not None and told.content is not None
+    assert [len(one.top_logprobs) for one in told.content] == [3, 3, 3]
+    assert all(one.logprob == one.top_logprobs[0].logprob for one in told.content)
+    assert bytes(told.content[0].bytes or []).decode() == told.content[0].token
+
+
+def test_answers_can_be_held_to_json_and_to_an_expression(client: openai.OpenAI) -> None:
+    asked = dict(model="cat", messages=[{"role": "user", "content": "json"}], seed=2)
+    schema = {
+        "type": "object",
+        "properties": {"age": {"type": "integer", "minimum": 0, "maximum": 99}},
+        "required": ["age"],
+        "additionalProperties": False,
+    }
+    held = {"type": "json_schema", "json_schema": {"name": "age", "schema": schema}}
+    found = client.chat.completions.create(**asked, max_tokens=100, response_format=held)
+    assert found.choices[0].finish_reason == "stop"
+    assert 0 <= json.loads(found.choices[0].message.content or "")["age"] <= 99
+    found = client.chat.completions.create(**asked, extra_body={"regex": "[0-9]{4}-[0-9]{2}"})
+    assert (found.choices[0].message.content or "")[4] == "-"
+    assert len(found.choices[0].message.content or "") == 7
+
+
+def test_models_are_listed(client: openai.OpenAI) -> None:
+    (only,) = client.models.list()
+    assert only.id == "cat"
+    assert client.models.retrieve("cat").owned_by == "igla"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("dog")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (dict(temperature=3), "temperature"),
+        (dict(max_tokens=0), "max_tokens"),
+        (dict(n=0), "n:"),
+        (dict(max_tokens=600), "512"),
+        (dict(stop=["x"] * 17), "stop"),
+        (dict(presence_penalty=2.5), "presence_penalty"),
+        (dict(logit_bias={"5000": 1}), "token 5000"),
+        (dict(extra_body={"best": 1}), "best"),
+        (dict(extra_body={"regex": "("}), "regular expression"),
+        (dict(best_of=3), "best_of"),
+        (dict(prompt=[1, 9999]), "no token 9999"),
+        (dict(prompt=["a", "b"], stream=True), "one prompt"),
+        (dict(stream_options={"include_usage": True}), "stream=true"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_is_answered_400_in_a_sentence(
+    client: openai.OpenAI, change: dict[str, object], said: str
+) -> None:
+    asked: dict[str, object] = {"model": "cat", "prompt": "кот", "max_tokens": 4, **change}
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.completions.create(**asked)  # type: ignore[call-overload]
+    body = refused.value.body
+    assert isinstance(body, dict)
+    assert said in body["message"]
+    assert body["type"] == "invalid_request_error"
+
+
+def test_tools_images_and_unknown_models_are_refused(client: openai.OpenAI) -> None:
+    messages = [{"role": "user", "content": "кот"}]
+    tool = {"type": "function", "function": {"name": "look"}}
+    with pytest.raises(openai.BadRequestError, match="without tools"):
+        client.chat.completions.create(model="cat", messages=messages, tools=[tool])
+    image = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(model="cat", messages=image)
+    with pytest.raises(openai.NotFoundError, match="gpt-9 does not exist"):
+        client.chat.completions.create(model="gpt-9", messages=messages)
+
+
+def test_a_decoder_has_neither_scores_nor_embeddings(address: str) -> None:
+    for route, body in (
+        ("/v1/moderations", {"input": "кот"}),
+        ("/v1/embeddings", {"input": "кот"}),
+        ("/igla/v1/score", {"texts": ["кот"]}),
+        ("/embed", {"inputs": "кот"}),
+    ):
+        answer = httpx.post(address + route, json=body)
+        assert answer.status_code == (422 if route == "/embed" else 400), route
+        assert "cat is a decoder: it gives texts alone." in answer.text
+    assert httpx.get(f"{address}/igla/v1/models").json()["models"][0]["name"] == "cat"
+
+
+def test_a_classifier_writes_nothing(server: str) -> None:
+    client = openai.OpenAI(base_url=f"{server}/v1", api_key="none")
+    with pytest.raises(openai.BadRequestError, match="is a classifier"):
+        client.completions.create(model="default", prompt="кот")
+
+
+def test_who_leaves_is_written_for_no_longer(address: str) -> None:
+    asked = {"model": "cat", "prompt": "кот", "max_tokens": 480, "n": 32, "stream": True}
+
+    def figure(name: str) -> float:
+        lines = httpx.get(f"{address}/metrics", timeout=60).text.splitlines()
+        return float(next(one for one in lines if one.startswith(name)).split()[1])
+
+    before = figure("igla_written_tokens_total")
+    body = {**asked, "logit_bias": {0: -100}}
+    with httpx.stream("POST", f"{address}/v1/completions", json=body, timeout=60) as answer:
+        assert next(answer.iter_lines()).startswith("data: ")
+    begun = time.monotonic()
+    while figure("igla_waiting_tokens") and time.monotonic() - begun < 60:
+        time.sleep(0.05)
+    assert figure("igla_waiting_tokens") == 0
+    assert 0 < figure("igla_written_tokens_total") - before < 32 * 480 / 2
+
+
+def test_what_would_wait_too_long_is_refused_with_the_time_to_come_again(
+    decoder: Path, serve: Serve, tmp_path: Path
+) -> None:
+    config = tmp_path / "serve.yaml"
+    config.write_text("limits: {waiting_tokens: 600}")
+    asked = {"model": "default", "prompt": "кот", "max_tokens": 250, "logit_bias": {0: -100}}
+    with serve(str(decoder), "--config", str(config)) as running:
+
+        def ask(_: int) -> httpx.Response:
+            return httpx.post(f"{running.address}/v1/completions", json=asked, timeout=120)
+
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(ask, range(8)))
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert {answer.status_code for answer in answers} == {200, 429}
+        assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+        assert refused[0].json()["error"]["type"] == "rate_limit_error"
+        one = httpx.post(f"{running.address}/v1/completions", json={**asked, "n": 3})
+        assert one.status_code == 413
+
+
+def test_many_at_once_get_what_each_gets_alone(client: openai.OpenAI) -> None:
+    prompts = [f"кот {number}" for number in range(12)]
+
+    def ask(prompt: str) -> str:
+        asked = dict(model="cat", prompt=prompt, max_tokens=16, temperature=0)
+        return client.completions.create(**asked).choices[0].text
+
+    alone = [ask(prompt) for prompt in prompts]
+    with ThreadPoolExecutor(12) as pool:
+        together = list(pool.map(ask, prompts))
+    assert together == alone
+
+
+def test_keys_are_asked_for(decoder: Path, serve: Serve, tmp_path: Path) -> None:
+    from igla.serve.keys import add_key
+
+    keys = tmp_path / "keys.json"
+    key = add_key(keys, "forum", ("score",), None)
+    with serve(str(decoder), "--keys", str(keys)) as running:
+        asked = dict(model="default", prompt="кот", max_tokens=2)
+        wrong = openai.OpenAI(base_url=f"{running.address}/v1", api_key="none", max_retries=0)
+        for stream in (False, True):
+            with pytest.raises(openai.AuthenticationError):
+                wrong.completions.create(**asked, stream=stream)
+        right = openai.OpenAI(base_url=f"{running.address}/v1", api_key=key)
+        assert right.completions.create(**asked).choices
+
+
+def test_what_was_accepted_is_written_to_its_end_after_sigterm(decoder: Path, serve: Serve) -> None:
+    with serve(str(decoder)) as running:
+        asked = {"model": "default", "prompt": "кот", "max_tokens": 300, "stream": True}
+        asked["logit_bias"] = {0: -100}
+        with httpx.stream("POST", f"{running.address}/v1/completions", json=asked) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            running.process.terminate()
+            assert [line for line in lines if line][-1] == "data: [DONE]"
