@@ -12,6 +12,7 @@ from igla.cli import (
     gate,
     keys,
     machine,
+    models,
     recipes,
     serving,
     training,
@@ -27,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (training, adapters, classifying, serving, gate, machine, data, keys, recipes):
+for group in (training, adapters, classifying, serving, gate, machine, models, data, keys, recipes):
     app.add_typer(group.app)
 
 

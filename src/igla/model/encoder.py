@@ -40,8 +40,8 @@ class Embeddings(nn.Module):
         self.config = config
         self.word = Embedding(config.vocab_size, width)
         self.ngrams = WordNgrams(config.vocab_size, config.ngrams, width) if config.ngrams else None
-        self.position = nn.Embedding(config.max_positions + config.first_position, width)
-        self.segment = nn.Embedding(config.segments, width) if config.segments else None
+        self.position = Embedding(config.max_positions + config.first_position, width)
+        self.segment = Embedding(config.segments, width) if config.segments else None
         self.norm = LayerNorm(width, eps=config.norm_epsilon)
         self.project = Linear(width, config.hidden_size) if config.embedding_size else None
 
@@ -127,7 +127,8 @@ class Encoder(nn.Module):
         self.checkpoint_activations = False
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
-        self.apply(init_weights)
+        if not self.embeddings.word.weight.is_meta:  # see parts.Embedding
+            self.apply(init_weights)
         if self.embeddings.ngrams is not None:
             self.embeddings.ngrams.reset()
 

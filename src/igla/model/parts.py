@@ -102,6 +102,10 @@ class Embedding(nn.Embedding):
         super().__init__(rows, width)
         self.adapter: Adapter | None = None
 
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:  # to draw what has no numbers, torch would load all of sympy
+            super().reset_parameters()
+
     def __getstate__(self) -> dict[str, Any]:
         # A copy has a weight of its own, which no optimizer has been told of.
         return self.__dict__ | {"before_reading": None}
