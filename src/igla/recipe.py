@@ -154,7 +154,7 @@ class ModelRecipe(Section):
     size: str = Field(
         "minilm-l6-h384",
         description="Shape from scratch: tiny, mini, minilm-l6-h384, minilm-l12-h384 or base; of "
-        "causal_lm, a decoder: igla-5m or igla-30m.",
+        "causal_lm, a decoder: igla-5m, igla-30m or larger (igla model show).",
     )
     hidden_size: Count | None = Field(None, description="Width, in place of the named shape's.")
     layers: Count | None = Field(None, description="Depth, in place of the named shape's.")
@@ -164,6 +164,31 @@ class ModelRecipe(Section):
     )
     intermediate_size: Count | None = Field(
         None, description="Width of the feed-forward part, in place of the named shape's."
+    )
+    mixers: Annotated[
+        tuple[Literal["attention", "window", "gla", "ssd"], ...], Field(min_length=1)
+    ] = Field(
+        ("attention",),
+        description="What a decoder's layers have for attention, in turn and over again: "
+        "attention, window (to sliding_window tokens), gla (gated linear attention) or ssd "
+        "(Mamba-2's state space).",
+    )
+    sliding_window: Count | None = Field(
+        None, description="How many tokens the layers named window attend to."
+    )
+    experts: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Experts in each layer of a decoder, in place of one feed-forward part; on a "
+        "base without any, copies of that part. 0: none, or those of the base.",
+    )
+    experts_per_token: Count = Field(2, description="How many of the experts a token goes to.")
+    shared_experts: Annotated[int, Field(ge=0)] = Field(
+        0, description="Experts that every token goes to besides."
+    )
+    expert_weights: Literal["among_chosen", "among_all"] = Field(
+        "among_chosen",
+        description="Of a token's experts: their scores' softmax (top-k, then softmax), or their "
+        "part in the softmax of all (softmax, then top-k).",
     )
     words: Literal["random", "cooccurrence", "pieces", "similar"] = Field(
         "random",
@@ -198,6 +223,22 @@ class ObjectiveRecipe(Section):
         "a teacher's states, or, causal_lm, by each next word, which trains a decoder. wedlm: a "
         "decoder, the base, learns to fill masks as well, several words at once. sft: a decoder, "
         "the base, learns the assistant's turns of the conversations of data.",
+    )
+    balance: Part = Field(
+        0.01, description="Weight of the loss that keeps each layer's experts in even use."
+    )
+    router_z: Part = Field(
+        0.001, description="Weight of the loss that keeps the logits of routers small."
+    )
+    balance_bias: Part = Field(
+        0.0,
+        description="How far a step moves the bias of an expert that is used too much or too "
+        "little, beside objective.balance or, with that at 0, in its place; 0: no biases.",
+    )
+    expert_capacity: Positive | None = Field(
+        None,
+        description="In training, an expert has room for so many times its even share of a "
+        "batch; what later tokens send it beyond is dropped and counted. None: for all.",
     )
     teachers: tuple[str, ...] = Field(
         (),

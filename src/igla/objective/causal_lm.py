@@ -8,7 +8,9 @@ from torch import Tensor
 
 from igla.data.batch import PackedBatch
 from igla.model.decoder import packed_causal
+from igla.model.decoder.experts import Routings
 from igla.objective.base import Loss
+from igla.objective.routing import NO_ROUTING, RoutingLosses
 from igla.ops.cross_entropy import head_cross_entropy
 
 
@@ -19,19 +21,23 @@ class CausalLM:
 
     bytes_V  how much of a text each token stands for; their sum is a part of the loss, by which
              losses of different vocabularies can be compared
+    routing  what a mixture's routers add in training
     """
 
     bytes_V: Tensor  # noqa: N815, as the tensor's shape is written everywhere
+    routing: RoutingLosses = NO_ROUTING
 
     def loss(self, model: Any, batch: PackedBatch) -> Loss:
         """Loss of a model.decoder.Decoder."""
         attend = packed_causal(batch, model.config)
-        x_TH = model(batch.tokens, batch.positions, attend)
+        routings: Routings = {}
+        x_TH = model(batch.tokens, batch.positions, attend, routings)
         before_M = _have_a_next(batch)
         next_M = batch.tokens[before_M + 1]
         total = head_cross_entropy(x_TH[before_M], model.head_weight, next_M)
         size = self.bytes_V.to(next_M.device)[next_M].sum()
-        return Loss(total, torch.tensor(len(next_M), device=total.device), {"bytes": size})
+        loss = Loss(total, torch.tensor(len(next_M), device=total.device), {"bytes": size})
+        return self.routing.of(model, loss, routings)
 
 
 def _have_a_next(batch: PackedBatch) -> Tensor:

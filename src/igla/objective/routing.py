@@ -6,9 +6,9 @@ Shape suffixes: T tokens, E experts, K experts of a token.
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from igla.model.decoder.experts import Routing, Routings
+from igla.model.decoder.experts import Routing, Routings, count_loads
 from igla.objective.base import Loss
 
 
@@ -22,6 +22,15 @@ class RoutingLosses:
 
     balance: float = 0.0
     z: float = 0.0
+
+    def of(self, model: nn.Module, loss: Loss, routings: Routings) -> Loss:
+        """The loss of a step, with what routers add to it, and their loads noted for `rebalance`;
+        that of a validation is of the tokens alone."""
+        if not model.training:
+            return RoutingLosses().added(loss, routings)
+        if routings:
+            count_loads(model, routings)
+        return self.added(loss, routings)
 
     def added(self, loss: Loss, routings: Routings) -> Loss:
         """The loss with those of the routers, and in its parts what they did: means over layers of
@@ -44,6 +53,9 @@ class RoutingLosses:
         added = self.balance * balance_L.sum() + self.z * z_L.sum()
         parts = {name: value.detach() * loss.count for name, value in means.items()}
         return Loss(loss.sum + added * loss.count, loss.count, loss.parts | parts)
+
+
+NO_ROUTING = RoutingLosses()
 
 
 def balance_loss(routing: Routing) -> Tensor:

@@ -49,11 +49,13 @@ class Chunks:
     first: tuple[int, ...]
 
 
-def cut_into_chunks(cu_seqlens: Tensor, size: int = CHUNK) -> Chunks:
-    """Each sequence in chunks of `size` tokens, the last of which may be shorter."""
+def cut_into_chunks(cu_seqlens: Tensor, size: int | None = None) -> Chunks:
+    """Each sequence in chunks of `size` tokens, the last of which may be shorter; None: CHUNK, but
+    no more than the longest sequence has."""
     lengths_B = cu_seqlens.diff()
     if not bool((lengths_B > 0).all()):
         raise ValueError("A sequence has no tokens.")
+    size = size or min(CHUNK, int(lengths_B.max()))
     counts_B = (lengths_B + size - 1) // size
     first_B = counts_B.cumsum(0) - counts_B
     of_G = torch.repeat_interleave(counts_B)

@@ -22,6 +22,17 @@ _ENCODERS_OF_TEXTS = _MASKED | {"contrastive", "distill"}
 _TEXTS = _ENCODERS_OF_TEXTS | DECODER_TASKS - {"sft"}
 _ENCODERS = {"classify"} | _ENCODERS_OF_TEXTS
 _NOT_SFT = {"classify"} | _TEXTS
+_OF_MIXERS = ("model.mixers", "model.sliding_window")
+_OF_EXPERTS = (
+    "model.experts",
+    "model.experts_per_token",
+    "model.shared_experts",
+    "model.expert_weights",
+    "objective.balance",
+    "objective.router_z",
+    "objective.balance_bias",
+    "objective.expert_capacity",
+)
 # Settings that not every task knows, and the tasks that do.
 TASKS: dict[str, set[str]] = {
     **{name: {"classify"} for name in _OF_CLASSIFY},
@@ -42,6 +53,8 @@ TASKS: dict[str, set[str]] = {
     "model.dropout": _ENCODERS,
     "model.kv_heads": {"causal_lm"},
     **{f"adapt.{name}": {"classify", "causal_lm", "sft"} for name in AdaptRecipe.model_fields},
+    **{name: {"causal_lm"} for name in _OF_MIXERS},
+    **{name: {"causal_lm", "sft"} for name in _OF_EXPERTS},
 }
 
 
@@ -67,6 +80,8 @@ def check_applicable(recipe: Recipe) -> None:
         )
     if task == "wedlm" and recipe.model.base is None:
         raise UserError("objective.task=wedlm goes on from a decoder: name it by --base.")
+    if ("window" in recipe.model.mixers) != (recipe.model.sliding_window is not None):
+        raise UserError("model.sliding_window goes with a window among model.mixers.")
     if recipe.model.ngrams and recipe.text.tokenizer != "wordpiece":
         raise UserError("model.ngrams asks for text.tokenizer=wordpiece.")
     if recipe.adapt.method == "none" and recipe.adapt != AdaptRecipe():

@@ -9,6 +9,7 @@ import torch
 
 from igla.errors import UserError
 from igla.model.decoder import Decoder, load_decoder, save_decoder
+from igla.model.decoder.families import can_say, family_of
 from igla.model.decoder.folder import WEDLM
 from igla.model.decoder.zoo import named_decoder
 from igla.model.folder import read_json
@@ -16,26 +17,31 @@ from igla.objective.wedlm import BLOCK
 from igla.recipe import Recipe
 from igla.text.ending import end_of_text
 from igla.text.tokenizer import TextEncoder, load_tokenizer
+from igla.train.decoder_parts import experts_of, mixer_fields, prepare_routing, with_experts
 from igla.train.start import Start
 from igla.train.task import Say
 
 
 def build_decoder(recipe: Recipe, start: Start, say: Say) -> Decoder:
     """The model before its first step: of a named shape, or a base's."""
-    tokens = start.encoder.vocab_size
+    tokens, shape = start.encoder.vocab_size, recipe.model
     if start.base is None:
-        shape = recipe.model
         changes = {
             name: value
             for name in ("hidden_size", "layers", "heads", "kv_heads", "intermediate_size")
             if (value := getattr(shape, name)) is not None
         }
-        return Decoder(
-            named_decoder(
-                shape.size, vocab_size=tokens, max_positions=recipe.text.max_length, **changes
-            )
-        )
-    model = load_decoder(start.base)
+        size = dict(vocab_size=tokens, max_positions=recipe.text.max_length)
+        config = named_decoder(shape.size, **size, **changes)
+        if experts := experts_of(recipe):
+            config = replace(config, experts=experts)
+        model = Decoder(replace(config, **mixer_fields(shape, config.layers)))
+        prepare_routing(model, recipe)
+        return model
+    if shape.mixers != ("attention",):
+        raise UserError("model.mixers does nothing on a base, which has its own.")
+    model = with_experts(load_decoder(start.base), recipe, say)
+    prepare_routing(model, recipe)
     if tokens > model.config.vocab_size:
         raise UserError(
             f"The tokenizer of {start.base} has {tokens} tokens, "
@@ -49,6 +55,8 @@ def build_with_mask(recipe: Recipe, start: Start, say: Say) -> Decoder:
     spare one that was there, starts as the mean of the others."""
     assert start.base is not None
     model, mask = load_decoder(start.base), start.encoder.mask_token_id
+    if model.config.is_recurrent:
+        raise UserError(f"{start.base} has layers of linear cost, which have no place for masks.")
     known = load_tokenizer(start.base).get_vocab_size()
     if mask < known:
         return model
@@ -80,7 +88,11 @@ def write_decoder(
     end = end_of_text(tokenizer, encoder.tokenizer)
     content: dict[str, Any] = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": None}
     if base is not None:
-        content = read_json(base / "config.json")
+        its_own = read_json(base / "config.json")
+        if can_say(family_of(its_own, str(base)), model.config):
+            content = its_own
+        else:  # it has got experts
+            content |= {name: its_own[name] for name in content if name in its_own}
     save_decoder(folder, model, content)
 
 

@@ -36,7 +36,9 @@ class MetricsLog:
         self._file = self.path.open("a", encoding="utf-8")
 
     def step(self, step: Step) -> None:
-        self._write({"kind": "step", **asdict(step)})
+        record = asdict(step)
+        parts = record.pop("parts")
+        self._write({"kind": "step", **record, **parts})
 
     def evaluation(self, record: dict[str, Any]) -> None:
         self._write({"kind": "evaluation", **record})

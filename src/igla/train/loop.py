@@ -13,6 +13,7 @@ from igla.data.batch import PackedBatch
 from igla.data.plan import Plan, micro_batches
 from igla.data.store import TokenStore
 from igla.errors import UserError
+from igla.model.decoder.experts import rebalance
 from igla.objective import Objective
 from igla.optim import apply_gradients, make_summable, set_learning_rate
 from igla.train.memory import peak_memory, steady_memory
@@ -24,7 +25,7 @@ class Step:
     """What one optimizer step did.
 
     step           steps done, this one included
-    loss           mean over the whole accumulated batch
+    loss           mean over the whole accumulated batch; parts: what else the objective tells, so
     gradient_norm  of what was stepped with, before clipping
     skipped        the gradient overflowed under fp16, and the step was left out
     tokens         in this step
@@ -44,6 +45,7 @@ class Step:
     waited: float
     ended: float
     peak_memory: int
+    parts: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,8 @@ def _accumulate(
         (loss.sum * state.scale.factor).backward()
     state.loss_sum += loss.sum.item()
     state.loss_count += loss.count.item()
+    for name, value in loss.parts.items():
+        state.loss_parts[name] = state.loss_parts.get(name, 0.0) + value.item()
     state.micro_step += 1
 
 
@@ -145,16 +149,19 @@ def _update(
         norm = apply_gradients(state.optimizer, weight / divisor, settings.clip_norm)
     finite = bool(np.isfinite(norm))
     mean_loss = state.loss_sum / count
+    means = {name: value / count for name, value in state.loss_parts.items()}
     if not finite and not state.scale.dynamic:
         raise UserError(
             f"The training diverged at step {state.step + 1} (loss {mean_loss:.3g}, gradient norm "
             f"{norm:.3g}, learning rate {rate:.2g}); try a lower optim.learning_rate."
         )
+    rebalance(state.model)
     if finite and state.ema is not None:
         state.ema.update(state.model)
     state.scale.update(finite)
     state.optimizer.zero_grad(set_to_none=True)
     state.loss_sum = state.loss_count = 0.0
+    state.loss_parts = {}
     state.micro_step = 0
     state.step += 1
     state.tokens += tokens
@@ -172,6 +179,7 @@ def _update(
         waited=waited,
         ended=time.time(),
         peak_memory=peak_memory(),
+        parts=means,
     )
 
 

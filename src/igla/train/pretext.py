@@ -27,6 +27,7 @@ from igla.recipe import Recipe
 from igla.text.ending import bytes_of_tokens, end_of_text
 from igla.text.spelling import continuing
 from igla.text.tokenizer import TextEncoder
+from igla.train.decoder_parts import routing_losses
 from igla.train.decoder_start import (
     bits_per_byte,
     build_decoder,
@@ -119,6 +120,10 @@ def _distill(recipe: Recipe, encoder: TextEncoder) -> Distill:
     return Distill(load_encoder(teacher_folder(recipe)).requires_grad_(False))
 
 
+def _causal_lm(recipe: Recipe, encoder: TextEncoder) -> CausalLM:
+    return CausalLM(torch.from_numpy(bytes_of_tokens(encoder.tokenizer)), routing_losses(recipe))
+
+
 PRETEXTS = {
     "masked_lm": _of_encoder(
         lambda recipe, encoder: MaskedLM(_masking(recipe, encoder)),
@@ -138,7 +143,7 @@ PRETEXTS = {
         ),
     ),
     "causal_lm": Pretext(
-        lambda recipe, encoder: CausalLM(torch.from_numpy(bytes_of_tokens(encoder.tokenizer))),
+        _causal_lm,
         build_decoder,
         write_decoder,
         lambda encoder, folder: cut_in_a_row(encoder, end_of_text(folder, encoder.tokenizer)),

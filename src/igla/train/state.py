@@ -32,7 +32,7 @@ class TrainState:
 
     step         optimizer steps done
     micro_step   micro-batches of the current step whose gradients are already summed
-    loss_sum     loss of these micro-batches, undivided; likewise loss_count
+    loss_sum     loss of these micro-batches, undivided; likewise loss_count and loss_parts
     scale        of the loss, under fp16
     evaluations  what the validations before this step gave, in order
     """
@@ -45,6 +45,7 @@ class TrainState:
     micro_step: int = 0
     loss_sum: float = 0.0
     loss_count: float = 0.0
+    loss_parts: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
     evaluations: list[dict[str, Any]] = field(default_factory=list)
 
@@ -98,7 +99,8 @@ class TrainState:
         return tensors
 
     def _numbers(self) -> dict[str, Any]:
-        names = ("step", "micro_step", "loss_sum", "loss_count", "tokens", "evaluations")
+        losses = ("loss_sum", "loss_count", "loss_parts")
+        names = ("step", "micro_step", *losses, "tokens", "evaluations")
         return {name: getattr(self, name) for name in names}
 
 

@@ -22,6 +22,7 @@ from igla.sealed import write_durably, write_sealed
 from igla.text.ending import end_of_text
 from igla.text.template import CHATML, CHATML_TOKENS, TEMPLATE, ChatTemplate
 from igla.text.tokenizer import TextEncoder, save_tokenizer
+from igla.train.decoder_parts import routing_losses
 from igla.train.decoder_start import build_decoder, write_decoder
 from igla.train.finish import METRICS, MODEL
 from igla.train.log import read_records
@@ -102,7 +103,7 @@ class SupervisedTuning:
         return model
 
     def objective(self, recipe: Recipe) -> Objective:
-        return Supervised()
+        return Supervised(routing_losses(recipe))
 
     def evaluate(self, model: Any) -> Evaluation:
         device = next(model.parameters()).device

@@ -13,6 +13,7 @@ from igla.errors import UserError
 from igla.model.decoder import Decoder, DecoderConfig, packed_causal
 from igla.model.decoder.config import ExpertsConfig
 from igla.model.decoder.experts import Experts, Routing, Routings, count_loads, rebalance, routers
+from igla.model.decoder.upcycling import upcycle
 
 TOKENS, HIDDEN = 29, 12
 SHAPE: dict[str, Any] = dict(
@@ -175,6 +176,31 @@ def test_a_model_says_what_its_routers_did_even_with_recomputed_layers() -> None
     for plain, recomputed in zip(*gradients, strict=True):
         assert torch.equal(plain, recomputed)
     assert len(routers(model)) == 2
+
+
+@pytest.mark.parametrize("feed_forward", ["swiglu", "relu2"])
+@pytest.mark.parametrize("shared", [0, 2])
+def test_an_upcycled_decoder_starts_as_the_dense_one(feed_forward: str, shared: int) -> None:
+    torch.manual_seed(0)
+    dense = Decoder(DecoderConfig(**SHAPE, feed_forward=feed_forward)).double()
+    dense.compute_dtype = torch.float64
+    mixed = upcycle(dense, ExpertsConfig(count=4, chosen=2, shared=shared))
+    batch = pack([torch.arange(20).numpy()])
+    with torch.no_grad():
+        ours, theirs = (
+            model.logits(model(batch.tokens, batch.positions, packed_causal(batch, model.config)))
+            for model in (mixed, dense)
+        )
+    assert (ours - theirs).abs().max() < 1e-12
+    with pytest.raises(UserError, match="experts already"):
+        upcycle(mixed, MIXTRAL)
+    with pytest.raises(UserError, match="among_chosen"):
+        upcycle(dense, OLMOE)
+
+
+def test_experts_without_biases_are_not_made_of_a_part_that_has_some() -> None:
+    with pytest.raises(UserError, match="no biases"):
+        DecoderConfig(**SHAPE, experts=MIXTRAL, ffn_bias=True)
 
 
 def test_more_experts_for_a_token_than_there_are_is_refused() -> None:

@@ -134,3 +134,24 @@ def test_a_damaged_field_of_an_own_folder_is_named(tmp_path: Path) -> None:
     config.write_text(config.read_text().replace('"gla"', '"glue"'))
     with pytest.raises(UserError, match="mixers"):
         load_decoder(tmp_path)
+
+
+@pytest.mark.parametrize("mixer", ["gla", "ssd"])
+def test_a_state_learns_to_copy(mixer: str) -> None:
+    """Sequences x y | x y of random x and y: the second half can only come out of the state."""
+    torch.manual_seed(0)
+    config = DecoderConfig(**SHAPE | dict(layers=2, hidden_size=32, mixers=(mixer,), state_size=16))
+    model = Decoder(config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    draw = np.random.default_rng(0)
+    for _ in range(150):
+        letters = draw.integers(0, 8, (64, 2))
+        rows = np.concatenate([letters, np.full((64, 1), 30), letters], axis=1)
+        batch = pack([*rows])
+        logits = model.logits(states(model, batch)).view(64, 5, -1)
+        copied = logits[:, 2:4].flatten(0, 1)
+        loss = torch.nn.functional.cross_entropy(copied, torch.from_numpy(letters).flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.1 * np.log(8)

@@ -129,6 +129,8 @@ class DecoderConfig:
             )
         if self.position == "rope" and self.head_dim % 2:
             raise UserError(f"Heads of width {self.head_dim} cannot be rotated: it must be even.")
+        if self.experts is not None and self.ffn_bias:
+            raise UserError("Experts have no biases, but the feed-forward part is to have some.")
         if self.is_recurrent and self.hidden_size % (2 * self.heads):
             raise UserError(
                 f"A width of {self.hidden_size} cannot be shared by {self.heads} heads of "

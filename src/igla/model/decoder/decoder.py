@@ -67,11 +67,12 @@ class Decoder(nn.Module):
         self.checkpoint_activations = False
         learned = config.position == "learned"
         self.words = Embedding(config.vocab_size, config.hidden_size)
-        self.positions = nn.Embedding(config.max_positions, config.hidden_size) if learned else None
+        self.positions = Embedding(config.max_positions, config.hidden_size) if learned else None
         self.layers = nn.ModuleList(Layer(config, layer) for layer in range(config.layers))
         self.norm = norm(config) if config.norm_placement == "pre" else None
         self.head = None if config.tied else Linear(config.hidden_size, config.vocab_size, False)
-        self.apply(self._init_weights)
+        if not self.words.weight.is_meta:  # see parts.Embedding
+            self.apply(self._init_weights)
 
     def forward(
         self,

@@ -161,6 +161,12 @@ def routers(model: nn.Module) -> list[Router]:
     return [module for module in model.modules() if isinstance(module, Router)]
 
 
+def set_routing(model: nn.Module, capacity: float | None, bias_rate: float) -> None:
+    """How a model's routers are to be trained; see Router."""
+    for router in routers(model):
+        router.capacity, router.bias_rate = capacity, bias_rate
+
+
 @torch.no_grad()
 def count_loads(model: nn.Module, routings: Routings) -> None:
     """Note what a micro-batch's tokens chose, for `rebalance` at the end of the step."""

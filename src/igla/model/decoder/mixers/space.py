@@ -45,7 +45,8 @@ class StateSpace(nn.Module):
         self.skip = nn.Parameter(torch.empty(self.heads))
         self.norm = RMSNorm(self.inner, config.norm_epsilon)
         self.out = Linear(self.inner, config.hidden_size, False)
-        self.reset()
+        if not self.step.is_meta:  # see parts.Embedding
+            self.reset()
 
     @torch.no_grad()
     def reset(self) -> None:
