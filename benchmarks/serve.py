@@ -12,22 +12,16 @@ OUTPUT/serve.md and .json.
 import argparse
 import json
 import shutil
-import socket
-import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from minilm.tables import median, spread
+from serving.processes import FOLDER, asking, found_by, igla_serve, running, write_bodies
 
-from igla.data.dataset import load_dataset
 from igla.infer.classifier import model_folder
-from igla.recipe import load_recipe
 from igla.train.environment import environment
 
 IGLA = "igla serve"
@@ -37,7 +31,6 @@ SERVERS = {
     "ONNX Runtime INT8, igla's web layer": "int8",
     "igla's web layer alone": "nothing",
 }
-FOLDER = Path(__file__).parent / "serving"
 
 
 def main() -> None:
@@ -55,7 +48,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         shutil.copytree(model_folder(asked.model), folder)
-        single, many = bodies_of(asked.data, Path(scratch))
+        single, many = write_bodies(asked.data, Path(scratch))
         for pair in range(asked.pairs):
             for name in [*SERVERS][pair % 4 :] + [*SERVERS][: pair % 4]:
                 one = measure(SERVERS[name], folder, single, many, asked.seconds)
@@ -69,32 +62,16 @@ def main() -> None:
     (asked.output / "serve.md").write_text("\n".join(table) + "\n", encoding="utf-8")
 
 
-def bodies_of(data: Path, scratch: Path) -> tuple[Path, Path]:
-    """Files of request bodies: of one comment of 175 letters, and of a thousand as they come."""
-    recipe = load_recipe(None, [f"data.source={data.absolute()}"])
-    dataset = load_dataset(recipe.data, 1)
-    texts = dataset.texts(np.arange(min(1000, len(dataset.parts))))
-    long = max(texts, key=len)
-    nearest = next((text for text in texts if len(text) == 175), long[:175])
-    single, many = scratch / "single.json", scratch / "many.json"
-    for path, chosen in ((single, [nearest]), (many, texts)):
-        bodies = [json.dumps({"inputs": text}, ensure_ascii=False) for text in chosen]
-        path.write_text(json.dumps(bodies), encoding="utf-8")
-    return single, many
-
-
 def measure(
     kind: str | None, folder: Path, single: Path, many: Path, seconds: float
 ) -> dict[str, float]:
     """Of one server: seconds to start, milliseconds at low load, requests a second at most."""
-    with running(kind, folder) as (port, start):
-        ask(port, many, 8, 2.0, 0.0)  # warm
-        low = ask(port, single, 1, seconds, 0.02)
-        high = ask(port, many, 32, seconds, 0.0)
-    low_ms = np.array(low["seconds"]) * 1000
-    high_ms = np.array(high["seconds"]) * 1000
+    with running(command_of(kind, folder)) as server:
+        ask(server.port, many, connections=8, seconds=2.0)  # warm
+        low_ms = ask(server.port, single, connections=1, seconds=seconds, pause=0.02)
+        high_ms = ask(server.port, many, connections=32, seconds=seconds)
     return {
-        "start": start,
+        "start": server.start,
         "p50": float(np.percentile(low_ms, 50)),
         "p99": float(np.percentile(low_ms, 99)),
         "rate": len(high_ms) / seconds,
@@ -102,43 +79,19 @@ def measure(
     }
 
 
-@contextmanager
-def running(kind: str | None, folder: Path) -> Any:
-    """A server's port, and the seconds until it was ready."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    command = [sys.executable, str(FOLDER / "server.py"), str(kind), str(folder), str(port)]
+def command_of(kind: str | None, folder: Path) -> list[str]:
+    """Starts igla's server, or another (see serving/server.py)."""
     if kind is None:
-        command = [sys.executable, "-m", "igla", "serve", str(folder), "--port", str(port)]
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        while True:
-            if process.poll() is not None:
-                raise SystemExit(f"{' '.join(command)} has ended by itself.")
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
-                    break
-            except OSError:
-                time.sleep(0.02)
-        yield port, time.perf_counter() - start
-    finally:
-        process.terminate()
-        process.wait()
+        return igla_serve(str(folder))
+    return [sys.executable, str(FOLDER / "server.py"), kind, str(folder), "{port}"]
 
 
-def ask(port: int, bodies: Path, connections: int, seconds: float, pause: float) -> dict[str, Any]:
-    """What the client's process has found; every answer has to be 200."""
-    job = {"port": port, "path": "/predict", "bodies": str(bodies), "connections": connections}
-    job |= {"seconds": seconds, "pause": pause}
-    command = [sys.executable, str(FOLDER / "load.py"), json.dumps(job)]
-    found: dict[str, Any] = json.loads(
-        subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    )
-    if set(found["statuses"]) != {200}:
-        raise SystemExit(f"Answers other than 200: {set(found['statuses'])}")
-    return found
+def ask(port: int, bodies: Path, **job: Any) -> np.ndarray:
+    """Milliseconds of each answer; every one has to be 200."""
+    milliseconds, statuses = found_by(asking(port, bodies, **job))
+    if set(statuses) != {200}:
+        raise SystemExit(f"Answers other than 200: {set(statuses)}")
+    return milliseconds
 
 
 def lines(found: dict[str, list[dict[str, float]]]) -> list[str]:

@@ -40,6 +40,12 @@ WRONG = [
     (ANALYZE, b'{"comment": {"text": "a"}, "requestedAttributes": {}}', 400),
     (ANALYZE, b'{"comment": {"text": 7}, "requestedAttributes": {"TOXICITY": {}}}', 400),
     ("/v1/moderations", b'{"input": []}', 400),
+    ("/v1/moderations", b'{"input": "\\ud800"}', 400),
+    ("/v1/embeddings", b'{"input": ["\\udc00\\ud800"]}', 400),
+    ("/predict", b'{"inputs": "a\\ud83d"}', 422),
+    ("/embed", b'{"inputs": "\\udfff"}', 422),
+    ("/igla/v1/score", b'{"texts": ["\\ud83d"]}', 400),
+    ("/igla/v1/explain", b'{"text": "\\ud83d"}', 400),
     ("/v1/moderations", b'{"input": [["a"]]}', 400),
     ("/predict", b'{"inputs": [["a", "b", "c"]]}', 422),
     ("/predict", b'{"inputs": ["a", ["b"]]}', 422),
@@ -244,6 +250,33 @@ def test_a_body_that_does_not_come_is_not_waited_for(
         while 'status="499"' not in told:
             assert time.monotonic() < until, told
             told = httpx.get(f"{running.address}/metrics").text
+
+
+def test_beyond_the_requests_in_hand_others_are_refused_unparsed(
+    serve: Callable[..., Any], trained: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "serve.yaml"
+    config.write_text("limits: {requests: 1}\n", encoding="utf-8")
+    body = {"inputs": "глупый дом и добрый человек " * 800}
+
+    async def ask(address: str) -> list[httpx.Response]:
+        async with httpx.AsyncClient(timeout=60) as client:
+            asked = [
+                client.post(f"{address}{path}", json=body) for path in ("/predict", ANALYZE) * 20
+            ]
+            health = [client.get(f"{address}/health") for _ in range(20)]
+            answers = await asyncio.gather(*asked, *health)
+        assert all(answer.status_code == 200 for answer in answers[40:])
+        return list(answers[:40])
+
+    with serve(str(trained), "--config", str(config)) as running:
+        answers = asyncio.run(ask(running.address))
+        assert httpx.post(f"{running.address}/predict", json={"inputs": "a"}).status_code == 200
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert refused and any(answer.status_code == 200 for answer in answers[::2])
+    assert {"in hand" in answer.text for answer in refused} == {True}
+    assert {int(answer.headers["retry-after"]) for answer in refused} == {1}
+    assert {"error_type" in answer.json() for answer in refused} == {True, False}
 
 
 def test_more_than_the_queue_holds_is_refused_for_good(

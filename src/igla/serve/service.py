@@ -176,6 +176,13 @@ class Service:
             raise Refused(400, "There is no text.")
         if len(texts) > most:
             raise Refused(413, f"{len(texts)} texts in a request; {most} are allowed.")
+        for text in texts:
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:  # JSON's \ud800 alone
+                raise Refused(
+                    400, f"A text holds half a letter at {error.start}: a lone surrogate."
+                ) from None
 
     def pieces(self, served: Served, order: Order) -> AsyncGenerator[Piece]:
         """What is written for an order, as it comes; Refused as the work of `written` is."""
@@ -280,10 +287,7 @@ def route_class(refusal: Callable[[int, str], Response]) -> type[APIRoute]:
                 except _ClientLeft:
                     return Response(status_code=CLIENT_LEFT)
                 except Refused as refused:
-                    response = refusal(refused.status, _written(refused.message))
-                    if refused.retry_after is not None:
-                        response.headers["retry-after"] = str(ceil(refused.retry_after))
-                    return response
+                    return refused_by(refusal, refused)
                 except RequestValidationError as error:
                     return refusal(400, _written(described(error)))
                 except WrongKind as error:
@@ -297,6 +301,14 @@ def route_class(refusal: Callable[[int, str], Response]) -> type[APIRoute]:
             return handle_or_refuse
 
     return Route
+
+
+def refused_by(refusal: Callable[[int, str], Response], refused: Refused) -> Response:
+    """A refusal in a protocol's shape."""
+    response = refusal(refused.status, _written(refused.message))
+    if refused.retry_after is not None:
+        response.headers["retry-after"] = str(ceil(refused.retry_after))
+    return response
 
 
 def _written(message: str) -> str:

@@ -12,6 +12,9 @@ from igla.recipe import Count, Section, Share, read_yaml
 class Limits(Section):
     body_bytes: Count = Field(256 * 1024, description="Longest body of a request.")
     inputs: Count = Field(32, description="Most texts in a request.")
+    requests: Count = Field(
+        128, description="Requests in hand at once; others are answered 429 unparsed."
+    )
     waiting_tokens: Count = Field(
         32_768, description="Tokens that may wait; what would go beyond is answered 429."
     )
