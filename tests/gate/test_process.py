@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+from igla.errors import UserError
 from igla.gate.attention import Attention
 from igla.gate.context import digest
 from igla.gate.home import Home, told
@@ -217,4 +218,24 @@ def test_a_round_with_nothing_to_learn_is_given_up_once(learner: Learner, log: G
         work.look()
     [noted] = [one for one in log.audit() if one.event == "learned"]
     assert noted.facts["version"] is None and "nothing new" in noted.facts["reason"]
+    assert learner.home.versions.names() == ["v0001"]
+
+
+def test_a_training_that_diverges_is_given_up_and_the_next_feedback_tries_again(
+    learner: Learner, log: GateLog, slang: Slang, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(*rest: object) -> None:
+        raise UserError("The training diverged at step 3.")
+
+    monkeypatch.setattr("igla.gate.learner.train_copy", diverge)
+    work = Process(
+        Learner(learner.home, learner.material, 1, QUICK), Attention(log, learner.home),
+        threading.Event(),
+    )  # fmt: skip
+    for number in range(2):
+        give(log, slang(120, seed=number))
+        for _ in range(2):
+            work.look()
+    given_up = [one.facts["reason"] for one in log.audit() if one.event == "learned"]
+    assert given_up == ["given up: The training diverged at step 3."] * 2
     assert learner.home.versions.names() == ["v0001"]

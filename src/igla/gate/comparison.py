@@ -81,14 +81,20 @@ class Comparing:
 
         feedback  all that stands, in its order (log.Feedback)
         """
-        from igla.gate.beginning import block_cut
-        from igla.gate.compare import Paired, report
-        from igla.infer.classifier import Classifier
-
         found = compared(self.home)
         if found is None:
             self._of = None
             return None
+        try:
+            return self._report(found, feedback)
+        except UserError as error:  # one of the two is damaged: that stops no learning
+            return {"fault": str(error)}
+
+    def _report(self, found: Comparison, feedback: Sequence[Any]) -> dict[str, Any]:
+        from igla.gate.beginning import block_cut
+        from igla.gate.compare import Paired, report
+        from igla.infer.classifier import Classifier
+
         if found != self._of:
             versions = self.home.versions
             self._both = [

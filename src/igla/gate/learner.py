@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from igla.errors import UserError
 from igla.gate.judging import calibrated, judged_by, on_holdout_of, outdated_rows
 from igla.gate.learning import assemble, divide
 from igla.gate.log.records import Feedback
@@ -33,7 +34,7 @@ from igla.train.state import OPTIMIZER, TrainState
 class Ended:
     """How a round ended.
 
-    version  its name; None where the round was given up, since its rows were gone
+    version  its name; None where the round was given up: nothing was new, or training diverged
     """
 
     version: str | None
@@ -79,7 +80,10 @@ def run_round(
     torch.set_float32_matmul_precision(at_work.products)
     start = time.perf_counter()
     rate = float(former.figures["false_positive_rate"])
-    state = train_copy(learner, at_work, copy, lot, between)
+    try:
+        state = train_copy(learner, at_work, copy, lot, between)
+    except UserError as diverged:  # as it would again
+        return Ended(None, False, False, f"given up: {diverged}", {})
     copy = calibrated(learner, parent.rule, copy, rate, outdated["calibration"])
     verdict, figures = judged_by(learner, parent, copy, recently, outdated["holdout"])
     about = About(

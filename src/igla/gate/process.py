@@ -120,6 +120,7 @@ class Process:
         """Into the audit trail; DBAPIError when it cannot be written, and then the round has not
         ended."""
         facts = asdict(ended) | {"why": why}
+        facts["figures"].pop("outdated", None)  # numbers of rows, by the thousand perhaps
         self.attention.log.note("learned", "learner", **facts)
         last = {name: facts[name] for name in ("version", "passed", "serves", "reason", "why")}
         self.status |= {"last": last | {"at": time.time()}}
