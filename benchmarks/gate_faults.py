@@ -11,6 +11,7 @@ process that has loaded the model, so that a kill costs a second less.
 
 import argparse
 import asyncio
+import ctypes
 import json
 import os
 import random
@@ -135,6 +136,7 @@ def serving(run: Callable[[], None]) -> Iterator[int]:
     """The process id of a gate, which does not outlive the block."""
     server = os.fork()
     if not server:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it ends with its parent
         try:
             run()
         finally:
@@ -170,6 +172,7 @@ def wait_ready(port: int) -> bool:
 async def load(address: str, file: Path) -> None:
     """Decide and give feedback until SIGTERM, finish what was begun, and write what was told."""
     ending = asyncio.Event()
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no load without who kills
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
     told: dict[str, Any] = {"feedback": {}, "decisions": [], "tried_again": 0}
     async with httpx.AsyncClient(base_url=address, timeout=10) as http:

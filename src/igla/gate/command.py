@@ -6,6 +6,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from igla.errors import UserError
+from igla.gate import page
 from igla.gate.decide import blocked_column
 from igla.gate.gate import Gate
 from igla.gate.home import Home, told
@@ -79,6 +80,8 @@ def gate_app(
         gate.pick = swapping.pick
     app = create_app(served, settings, keys, suggestions=gate, extensions=extensions)
     app.state.gate, app.state.swapping = gate, swapping
+    app.include_router(page.router)
+    app.state.pages.append("/gate")
     return app
 
 

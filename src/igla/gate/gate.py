@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from igla.gate.context import clean, digest
 from igla.gate.decide import Cuts, blocked_column, cuts
@@ -153,7 +153,7 @@ class Gate:
         """What a method of the log reads; Refused when it cannot."""
         try:
             return await asyncio.to_thread(reading, *words)
-        except DBAPIError:
+        except SQLAlchemyError:
             logging.getLogger("uvicorn.error").exception("The gate's log cannot be read.")
             raise Refused(503, "The log cannot be read.", retry_after=1.0) from None
 

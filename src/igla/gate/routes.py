@@ -166,7 +166,9 @@ async def review(
 
 @router.get("/status")
 async def status(request: Request) -> dict[str, Any]:
-    """How many decisions and feedbacks there are, and how many wait for a person."""
+    """How many decisions and feedbacks there are, how many wait for a person, and whether the gate
+    learns."""
     gate = gate_of(request)
     service_of(request).check_key(request, "feedback")
-    return {"log": str(gate.log.database), **await gate.read(gate.log.counts)}
+    learns = request.app.state.swapping is not None
+    return {"learns": learns, **await gate.read(gate.log.counts)}

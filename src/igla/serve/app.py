@@ -77,6 +77,7 @@ def create_app(
         title="igla", version=version("igla"), lifespan=lifespan, docs_url=None, redoc_url=None
     )
     app.state.service = service
+    app.state.pages = []  # addresses of further pages, which an extension may add
     # An extension's prefix may be longer than a protocol's; the first that fits is the one.
     parts: tuple[Part, ...] = (*extensions, *PROTOCOLS)
     for part in parts:

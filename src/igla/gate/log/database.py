@@ -23,6 +23,8 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 # "igla", as the number of the advisory lock.
 _LOCK = text("SELECT pg_advisory_xact_lock(1768385633)")
 _BUSY_SECONDS = 20
+# A server that has gone without a word is given up after so long, not after hours.
+_POSTGRESQL_SETTINGS = {"connect_timeout": 10, "tcp_user_timeout": _BUSY_SECONDS * 1000}
 _SQLITE_SETTINGS = (
     f"busy_timeout = {_BUSY_SECONDS * 1000}",
     "journal_mode = WAL",
@@ -112,7 +114,7 @@ def _parsed(url: str) -> URL:
 def _engine(url: URL) -> Engine:
     if url.drivername != "sqlite":
         try:
-            engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+            engine = create_engine(url, pool_pre_ping=True, connect_args=_POSTGRESQL_SETTINGS)
         except ModuleNotFoundError:
             raise UserError("PostgreSQL needs a driver: pip install igla[postgres]") from None
         event.listen(engine, "begin", _begin_postgresql)

@@ -1,11 +1,11 @@
-"""The page at `/`: three files, served as they are, that need nothing from elsewhere."""
+"""The page at `/`: files, served as they are, that need nothing from elsewhere."""
 
+from functools import partial
 from pathlib import Path
 
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
 
-_FOLDER = Path(__file__).parent
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -16,16 +16,20 @@ _HEADERS = {
     "cache-control": "no-cache",
 }
 
-router = APIRouter(include_in_schema=False)
+
+def files(folder: Path, names: dict[str, str]) -> APIRouter:
+    """Serves files of a folder, each at its path."""
+    router = APIRouter(include_in_schema=False)
+    for path, name in names.items():
+        router.get(path)(partial(_file, folder / name))
+    return router
 
 
-def _serve(path: str, name: str) -> None:
-    async def file() -> FileResponse:
-        return FileResponse(_FOLDER / name, headers=_HEADERS)
-
-    router.get(path)(file)
+async def _file(file: Path) -> FileResponse:
+    return FileResponse(file, headers=_HEADERS)
 
 
-_serve("/", "index.html")
-for _name in ("page.css", "page.js", "icon.svg"):
-    _serve(f"/page/{_name}", _name)
+_NAMES = ("page.css", "page.js", "common.js", "icon.svg")
+router = files(
+    Path(__file__).parent, {"/": "index.html", **{f"/page/{name}": name for name in _NAMES}}
+)

@@ -1,26 +1,28 @@
 // Scores a text while it is typed, tells which words drive the score, compares two versions, shows
 // the server's figures and writes a curl command for each protocol.
 
+import { $, ask, begin, element, format, word } from "/page/common.js";
+
 const WORDS = {
   en: {
-    text: "Text to score", model: "Model", compare: "Compare with", key: "Key", nothing: "nothing",
+    text: "Text to score", model: "Model", compare: "Compare with", nothing: "nothing",
     live: "This server, now", clients: "Ask from elsewhere", copy: "Copy", copied: "Copied",
-    load: "Requests a second, the last two minutes", theme: "Light or dark", other: "Русский",
+    load: "Requests a second, the last two minutes",
     allow: "allow", review: "review", block: "block", windows: "windows, mean",
     words: "What each word does to", raises: "raises", lowers: "lowers",
     served: "scored requests", rate: "requests a second", p50: "median, ms", p99: "99 in 100 within, ms",
     waiting: "tokens waiting", batch: "tokens a batch", errors: "refused or failed",
-    example: "What a wonderful day, thank you!", away: "The server does not answer.",
+    example: "What a wonderful day, thank you!",
   },
   ru: {
-    text: "Текст для оценки", model: "Модель", compare: "Сравнить с", key: "Ключ", nothing: "ничем",
+    text: "Текст для оценки", model: "Модель", compare: "Сравнить с", nothing: "ничем",
     live: "Этот сервер сейчас", clients: "Запрос из других мест", copy: "Скопировать", copied: "Скопировано",
-    load: "Запросов в секунду за последние две минуты", theme: "Светлая или тёмная", other: "English",
+    load: "Запросов в секунду за последние две минуты",
     allow: "пропустить", review: "проверить", block: "заблокировать", windows: "окон, среднее",
     words: "Что каждое слово меняет для", raises: "повышает", lowers: "понижает",
     served: "оценено запросов", rate: "запросов в секунду", p50: "медиана, мс", p99: "99 из 100 за, мс",
     waiting: "токенов в очереди", batch: "токенов в пакете", errors: "отказов и ошибок",
-    example: "Какой чудесный день, спасибо!", away: "Сервер не отвечает.",
+    example: "Какой чудесный день, спасибо!",
   },
 };
 const PROTOCOLS = {
@@ -33,35 +35,10 @@ const PROTOCOLS = {
     (text) => ({ inputs: [{ name: "text", shape: [1], datatype: "BYTES", data: [text] }] })],
 };
 
-const $ = (id) => document.getElementById(id);
-const kept = (name, other) => localStorage.getItem(name) ?? other;
-let language = kept("language", navigator.language.startsWith("ru") ? "ru" : "en");
-let theme = kept("theme", "");
 let protocol = "igla";
 let served = [];
 let models = []; // those of them that score
 let asking = new AbortController();
-
-const word = (name) => WORDS[language][name];
-const format = (value, digits = 0) =>
-  Number.isFinite(value) ? value.toLocaleString(language, { maximumFractionDigits: digits }) : "–";
-
-function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
-
-async function ask(path, body, signal) {
-  const headers = { "content-type": "application/json" };
-  const key = sessionStorage.getItem("key");
-  if (key) headers.authorization = `Bearer ${key}`;
-  const answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(body), signal });
-  const content = await answer.json();
-  if (answer.status === 401) $("key-field").hidden = false;
-  if (!answer.ok) throw new Error(content.error);
-  return content;
-}
 
 const titled = (model) => `${model.name} ${model.version}`;
 
@@ -79,8 +56,8 @@ function choose(select, options, empty) {
 }
 
 async function readModels() {
-  const answer = await fetch("/igla/v1/models");
-  const found = (await answer.json()).models;
+  const { models: found, pages } = await (await fetch("/igla/v1/models")).json();
+  $("gate").hidden = !pages.includes("/gate");
   const same = JSON.stringify(found) === JSON.stringify(served);
   served = found;
   models = found.filter((one) => one.classes.length);
@@ -104,12 +81,12 @@ async function scoreText() {
   try {
     const asked = chosen();
     const found = await Promise.all(asked.map((one) =>
-      ask("/igla/v1/score", { texts: [text], model: one.name, version: one.version }, signal)));
+      ask("POST", "/igla/v1/score", { texts: [text], model: one.name, version: one.version }, signal)));
     const cards = found.map((one, at) => resultCard(one, asked[at]));
     $("results").replaceChildren(...cards);
     $("error").hidden = true;
     for (const [at, one] of asked.entries()) {
-      const why = await ask("/igla/v1/explain", { text, model: one.name, version: one.version }, signal);
+      const why = await ask("POST", "/igla/v1/explain", { text, model: one.name, version: one.version }, signal);
       showWords(cards[at], text, why, one.grave);
     }
   } catch (error) {
@@ -244,41 +221,17 @@ async function watch() {
   setTimeout(watch, 2000);
 }
 
-function translate() {
-  document.documentElement.lang = language;
-  document.querySelectorAll("[data-t]").forEach((one) => { one.textContent = word(one.dataset.t); });
-  document.querySelectorAll("[data-t-label]").forEach((one) => { one.ariaLabel = one.title = word(one.dataset.tLabel); });
-  $("language").textContent = word("other");
-  $("text").placeholder = word("example");
-  listModels();
-}
-
-function paint() {
-  document.documentElement.dataset.theme = theme;
-  $("theme").textContent = { "": "◐", light: "☀", dark: "☾" }[theme];
-}
-
 let typing;
 $("text").addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(scoreText, 250); });
 for (const id of ["first", "second"]) $(id).addEventListener("change", scoreText);
-$("key").addEventListener("change", () => { sessionStorage.setItem("key", $("key").value.trim()); scoreText(); });
-$("language").addEventListener("click", () => {
-  language = language === "ru" ? "en" : "ru";
-  localStorage.setItem("language", language);
-  translate();
-  scoreText();
-});
-$("theme").addEventListener("click", () => {
-  theme = { "": "light", light: "dark", dark: "" }[theme];
-  localStorage.setItem("theme", theme);
-  paint();
-});
 $("copy").addEventListener("click", async () => {
   await navigator.clipboard.writeText($("curl").textContent);
   $("copy").textContent = word("copied");
   setTimeout(() => { $("copy").textContent = word("copy"); }, 1500);
 });
-paint();
-translate();
-scoreText();
+begin(WORDS, () => {
+  $("text").placeholder = word("example");
+  listModels();
+  scoreText();
+});
 watch();

@@ -82,11 +82,13 @@ async def explain(request: Request, body: ExplainRequest) -> JSONResponse:
 
 @router.get("/models")
 async def models(request: Request) -> dict[str, Any]:
-    """What is served, the newest version of each model first."""
+    """What is served, the newest version of each model first, and which pages there are beside the
+    first."""
     service = service_of(request)
     return {
         "default": service.models.default.name,
         "models": [_described(service, one) for one in service.models.all],
+        "pages": request.app.state.pages,
     }
 
 

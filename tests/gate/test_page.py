@@ -1,0 +1,232 @@
+"""The review queue and the versions, in a browser."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.wait import WebDriverWait
+
+from igla.gate.context import digest, text_of_tool
+from igla.gate.home import Home
+from igla.gate.log import Feedback, GateLog, NewDecision
+from igla.gate.versions import ABOUT, About
+from igla.sealed import MANIFEST
+from igla.serve.keys import add_key
+
+DRIVER = shutil.which("chromedriver")
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+QUIET = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
+    "--disable-background-networking --disable-component-update --window-size=1200,1100"
+)
+
+pytestmark = pytest.mark.skipif(
+    not (DRIVER and BROWSER), reason="needs chromium and chromedriver (Debian: chromium-driver)"
+)
+
+
+def waiting_for_a_person(text: str, tool: str | None = None) -> NewDecision:
+    return NewDecision(
+        model="default", version="v1", action="review", probability=0.4, text=text,
+        context=digest(text), tool=tool,
+    )  # fmt: skip
+
+
+@dataclass
+class Page:
+    """What a moderator does with the page."""
+
+    driver: webdriver.Chrome
+    server: httpx.Client
+    log: GateLog
+    home: Home
+
+    def one(self, selector: str) -> WebElement:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def until(self, true: Callable[[], Any]) -> None:
+        WebDriverWait(self.driver, 60).until(lambda _: true())
+
+    def press(self, key: str) -> None:
+        self.one("body").send_keys(key)
+
+    @property
+    def shown(self) -> str:
+        return "".join(one.text for one in self.all(".matter"))
+
+    def open(self, *texts: str) -> None:
+        """See the page with these texts waiting, after all others were answered."""
+        for waiting in self.log.waiting():
+            said = {"decision": waiting.id, "outcome": "confirmed_allow"}
+            self.server.post("/v1/gate/feedback", json=said)
+        self.log.write([waiting_for_a_person(text) for text in texts])
+        self.driver.get(f"{self.server.base_url}/gate")
+        self.until(lambda: self.shown == texts[0])
+
+    def given(self) -> list[Feedback]:
+        return [one for one in self.log.feedback_since(0) if one.who == "Анна"]
+
+
+@pytest.fixture(scope="module")
+def page(
+    serve_gate: Callable[..., Any], run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Page]:
+    """Of a gate that learns and asks for keys, with one for everything typed in."""
+    folder = tmp_path_factory.mktemp("page")
+    url, keys = f"sqlite:///{folder}/gate.db", folder / "keys.json"
+    key = add_key(keys, "operator", ("score", "feedback", "admin"), None)
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    options.set_capability("goog:loggingPrefs", {"browser": "WARNING"})
+    for word in [*QUIET.split(), "--lang=en-GB"]:
+        options.add_argument(word)
+    words = ["--log", url, "--keys", str(keys), "--learn", str(folder / "gate")]
+    with (
+        serve_gate(str(run), *words) as running,
+        closing(GateLog(url)) as log,
+        httpx.Client(base_url=running.address, headers={"x-api-key": key}, timeout=60) as server,
+    ):
+        driver = webdriver.Chrome(options, Service(DRIVER))
+        page = Page(driver, server, log, Home(folder / "gate"))
+        driver.get(f"{running.address}/gate")
+        page.until(lambda: page.one("#key").is_displayed())
+        page.one("#key").send_keys(key, Keys.ENTER)
+        page.open("дом")
+        page.one("#who").send_keys("Анна")
+        page.one("#allow").click()
+        yield page
+        said = [one["message"] for one in driver.get_log("browser")]
+        assert [one for one in said if "status of 401" not in one] == []
+        driver.quit()
+
+
+def test_one_key_answers_and_another_takes_it_back(page: Page) -> None:
+    page.open("добрый дом", "гадкий дом", "милый сад")
+    before = len(page.given())
+    page.press("a")
+    page.until(lambda: page.shown == "гадкий дом")
+    page.press("b")
+    page.until(lambda: page.shown == "милый сад" and len(page.given()) == before + 2)
+    first, second = page.given()[-2:]
+    assert (first.text, first.outcome, first.target) == ("добрый дом", "confirmed_allow", 1)
+    assert (second.text, second.outcome, second.target) == ("гадкий дом", "confirmed_block", 0)
+    page.press("u")
+    page.until(lambda: page.shown == "гадкий дом")
+    assert [one.text for one in page.given()[before:]] == ["добрый дом"]
+    page.press("a")
+    page.until(lambda: len(page.given()) == before + 2)
+    assert page.given()[-1].target == 1
+
+
+def test_later_puts_a_decision_behind_the_others(page: Page) -> None:
+    page.open("первый дом", "второй дом")
+    page.press("s")
+    assert page.shown == "второй дом"
+    assert [one.text for one in page.all("#rest span:nth-child(2)")] == ["первый дом"]
+
+
+def test_many_are_answered_at_once_and_taken_back_at_once(page: Page) -> None:
+    texts = [f"дом {number}" for number in range(7)]
+    page.open(*texts)
+    before = len(page.given())
+    page.one("#every").click()
+    assert "7 chosen" in page.one("#batch").text
+    page.all("#rest input")[0].click()
+    assert "6 chosen" in page.one("#batch").text
+    page.one("#block").click()
+    page.until(lambda: len(page.given()) == before + 6)
+    assert page.shown == "дом 1" and {one.target for one in page.given()[before:]} == {0}
+    page.one("#undo").click()
+    page.until(lambda: len(page.all("#rest li")) == 6)
+    assert len(page.given()) == before
+
+
+def test_typing_a_name_answers_nothing(page: Page) -> None:
+    page.open("дом с садом")
+    before = len(page.given())
+    page.one("#who").send_keys("ab")
+    page.one("#who").send_keys("\b\b")
+    assert page.shown == "дом с садом" and len(page.given()) == before
+
+
+def test_a_text_is_shown_as_it_is(page: Page) -> None:
+    page.open("<b>дом</b> & <script>alert(1)</script>")
+    assert page.all("#current b") == []
+
+
+def test_a_tool_call_is_shown_with_its_arguments(page: Page) -> None:
+    page.open("дом")
+    call = text_of_tool("shell", {"command": "ls"})
+    page.log.write([waiting_for_a_person(call, "shell")])
+    page.until(lambda: page.all("#rest li"))
+    page.press("a")
+    page.until(lambda: page.shown == 'tool: shell\n{"command": "ls"}')
+    assert page.one("#current .note").text.startswith("call of shell")
+
+
+def test_languages_and_light(page: Page) -> None:
+    page.open("дом")
+    page.one("#language").click()
+    assert page.one("#allow").text.startswith("Пропустить")
+    page.one("#theme").click()
+    light = page.one("body").value_of_css_property("background-color")
+    page.one("#theme").click()
+    assert page.one("body").value_of_css_property("background-color") != light
+    page.one("#theme").click()
+    page.one("#language").click()
+    assert page.one("#allow").text.startswith("Allow")
+
+
+def test_the_first_page_leads_to_this_one_and_back(page: Page) -> None:
+    page.driver.get(str(page.server.base_url))
+    page.until(lambda: page.one("#gate").is_displayed())
+    page.one("#gate").click()
+    page.until(lambda: page.all("#review"))
+    page.one("header a").click()
+    page.until(lambda: page.all("#try"))
+
+
+def test_a_version_is_let_serve_and_rolled_back_and_the_curve_has_both(page: Page) -> None:
+    page.open("дом")
+    page.until(lambda: [one.text for one in page.all("tr.serving td")][:1] == ["v0001"])
+    assert "there are 1" in page.one("#curve-note").text
+    versions = page.home.versions
+
+    def copy(making: Path) -> None:
+        for file in versions.path("v0001").iterdir():
+            if file.name not in (MANIFEST, ABOUT):
+                shutil.copy(file, making)
+
+    figures = {"holdout": {"before": 0.9, "after": 0.8}, "learned": 40}
+    versions.add(copy, About("v0001", 0, time.time(), False, "it is worse", figures))
+    page.until(lambda: len(page.all("#versions tr")) == 2)
+    first = page.all("#versions tr")[0]
+    assert [one.text for one in first.find_elements(By.TAG_NAME, "td")][2:5] == [
+        "0.9 → 0.8",
+        "40",
+        "it is worse",
+    ]
+    assert len(page.all("#curve circle")) == 2
+    first.find_element(By.TAG_NAME, "button").click()
+    page.driver.switch_to.alert.accept()
+    page.until(lambda: page.one("tr.serving td").text == "v0002")
+    decided = page.server.post("/v1/gate/decide", json={"text": "дом"}).json()
+    assert decided["version"] == versions.serving().name == "v0002"
+    page.one("#rollback").click()
+    page.driver.switch_to.alert.accept()
+    page.until(lambda: page.one("tr.serving td").text == "v0001")
+    assert [one.event for one in page.log.audit()][-2:] == ["promoted", "rolled_back"]
