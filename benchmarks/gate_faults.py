@@ -78,6 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="run or model folder")
     parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--minutes", type=float, default=60, help="no more kills after so long")
     parser.add_argument("--url", help="of an empty log; a new SQLite file if not given")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="file for the counts, as JSON")
@@ -88,7 +89,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         url = asked.url or f"sqlite:///{folder}/gate.db"
-        counted = killed(asked.model, url, asked.kills, asked.seed, Path(folder))
+        limits = (asked.kills, 60 * asked.minutes)
+        counted = killed(asked.model, url, limits, asked.seed, Path(folder))
     text = json.dumps(asdict(counted), indent=1)
     print(text)
     if asked.output:
@@ -96,8 +98,11 @@ def main() -> None:
     sys.exit(not counted.held)
 
 
-def killed(model: str, url: str, kills: int, seed: int, folder: Path) -> Counted:
-    """Kill a gate so many times, let the clients finish with one that lives, and count."""
+def killed(model: str, url: str, limits: tuple[int, float], seed: int, folder: Path) -> Counted:
+    """Kill a gate again and again, let the clients finish with one that lives, and count.
+
+    limits  kills, and seconds after which there are no more
+    """
     # Not at the top of the file: the clients' process needs nothing of it.
     from igla.gate import command
     from igla.serve.language import detect
@@ -115,7 +120,7 @@ def killed(model: str, url: str, kills: int, seed: int, folder: Path) -> Counted
     told = folder / "told.json"
     line = [sys.executable, __file__, model, "--load", f"http://127.0.0.1:{port}", str(told)]
     with subprocess.Popen(line) as clients:
-        for _ in range(kills):
+        while counted.kills < limits[0] and time.perf_counter() - start < limits[1]:
             with serving(partial(build, port)) as server:
                 # Half of the kills come soon: while it opens its log, or with its first requests.
                 ready = chance.random() < 0.5 and wait_ready(port)
