@@ -10,6 +10,7 @@ from igla.cli import (
     classifying,
     data,
     gate,
+    generating,
     keys,
     machine,
     models,
@@ -28,7 +29,19 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (training, adapters, classifying, serving, gate, machine, models, data, keys, recipes):
+for group in (
+    training,
+    adapters,
+    classifying,
+    generating,
+    serving,
+    gate,
+    machine,
+    models,
+    data,
+    keys,
+    recipes,
+):
     app.add_typer(group.app)
 
 

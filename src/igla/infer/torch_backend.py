@@ -29,7 +29,7 @@ class TorchBackend:
     """A decoder with a paged cache.
 
     precision     of the weights: float32, bf16, int8 (a scale an output) or int4 (a scale for each
-                  32 inputs; the head keeps 8 bits)
+                  32 inputs; the head keeps 8 bits). None: what the model computes in
     cache_tokens  what the pools hold; their memory is taken when it is first written to
     compiled      False: torch code in any case
 
@@ -45,11 +45,13 @@ class TorchBackend:
         self,
         model: Decoder,
         *,
-        precision: Precision = "float32",
+        precision: Precision | None = None,
         cache_tokens: int = CACHE_TOKENS,
         compiled: bool = True,
     ):
         self.model = model.eval().requires_grad_(False)
+        if precision is None:
+            precision = "bf16" if model.compute_dtype == torch.bfloat16 else "float32"
         self.precision = precision
         config = model.config
         if config.is_recurrent:
