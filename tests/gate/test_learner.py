@@ -13,18 +13,12 @@ from igla.errors import UserError
 from igla.gate import learner as module
 from igla.gate.beginning import begin, block_scores
 from igla.gate.judge import average_precision
-from igla.gate.learner import (
-    Learner,
-    close_round,
-    open_learner,
-    open_round,
-    round_at_work,
-    run_round,
-)
+from igla.gate.learner import run_round
 from igla.gate.learner_settings import LearnerSettings, Learning
 from igla.gate.learning import assemble, divide
 from igla.gate.log.records import Feedback
 from igla.gate.material import Rows
+from igla.gate.round import Learner, close_round, open_learner, open_round, round_at_work
 from igla.infer.classifier import Classifier
 from igla.train.loop import Step
 
