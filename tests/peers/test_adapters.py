@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from igla.adapt import (
     AdapterConfig,
     Target,
+    adapter_names,
     attach,
     chosen,
     load_adapter,
@@ -288,6 +289,24 @@ def test_an_adapter_that_does_not_fit_is_refused_in_a_sentence(
 ) -> None:
     damage(saved)
     ours = load_classifier(saved / "base").model
+    before = {name: value.clone() for name, value in ours.state_dict().items()}
     with pytest.raises(UserError, match=said) as raised:
         load_adapter(ours, targets_of(ours, "bert"), saved / "adapter", base(saved / "base"))
     assert "\n" not in str(raised.value)
+    after = ours.state_dict()
+    assert after.keys() == before.keys(), "the model is as it was"
+    assert all(torch.equal(value, before[name]) for name, value in after.items())
+
+
+def test_adapters_are_loaded_beside_each_other_unless_they_bring_whole_layers(saved: Path) -> None:
+    ours = load_classifier(saved / "base").model
+    targets = targets_of(ours, "bert")
+    attach(ours, targets, AdapterConfig(targets=("query",)), "first")
+    with pytest.raises(UserError, match="brings classifier as a whole: it cannot stand beside"):
+        load_adapter(ours, targets, saved / "adapter", base(saved / "base"), "second")
+    theirs = saved / "plain"
+    theirs.mkdir()
+    config = AdapterConfig(targets=("query",))
+    save_adapter(theirs, ours, targets, config, base(saved / "base"), "first")
+    load_adapter(ours, targets, theirs, base(saved / "base"), "second")
+    assert adapter_names(ours) == ["first", "second"]

@@ -26,7 +26,7 @@ TEXTS = ["глупый злой дом", "добрый милый день", "т
 METHODS = {
     "lora": ("adapt.rate_ratio=4", "adapt.dropout=0.1"),
     "dora": ("adapt.targets=[query, value, output.dense]",),
-    "qlora": ("adapt.rank_stabilised=true",),
+    "qlora": ("adapt.rank_stabilised=true", "adapt.whole=[layer.0.intermediate]"),
 }
 
 
@@ -66,9 +66,8 @@ def test_only_the_adapter_is_trained_and_saved(run: tuple[str, Path], trained: P
     for version in (folder / "versions").iterdir():
         for file in ("model", "optimizer"):
             names = load_file(version / f"{file}.safetensors")
-            assert names and all(
-                ".adapter." in name or name.startswith(("dense.", "output.")) for name in names
-            )
+            whole = ("dense.", "output.", "encoder.layers.0.up.")
+            assert names and all(".adapter." in name or name.startswith(whole) for name in names)
     base = trained / "model" / "model.safetensors"
     assert not (folder / "model" / "model.safetensors").exists()
     adapter = folder / "model" / "adapter_model.safetensors"

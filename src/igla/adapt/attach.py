@@ -42,7 +42,10 @@ def attach(
     if "." in name:
         raise UserError(f"An adapter's name has no dots, as '{name}' has.")
     modules = dict(model.named_modules())
+    whole = {target.name for target in chosen(targets, config.whole, "adapt.whole")}
     for target in chosen(targets, config.targets, "adapt.targets"):
+        if target.name in whole:
+            continue  # as in PEFT: what is trained itself needs nothing beside it
         layers = [cast(Any, modules[piece.module]) for piece in target.pieces]
         if isinstance(layers[0], Embedding):
             _attach_rows(layers[0], target, config, name)

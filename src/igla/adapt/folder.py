@@ -1,8 +1,8 @@
 """Adapter folders in PEFT's format: adapter_config.json and adapter_model.safetensors."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,14 +36,6 @@ _KNOWN = {
 }
 # Other ways to start change the base's weights too.
 _STARTS = (True, False, "gaussian", "orthogonal", "eva")
-
-
-@dataclass(frozen=True)
-class Saved:
-    """An adapter that has been read: what it is, and what its folder says of its base."""
-
-    config: AdapterConfig
-    base: Base
 
 
 def is_adapter(folder: Path) -> bool:
@@ -116,17 +108,24 @@ def load_adapter(
     folder: Path,
     base: Base,
     name: str = DEFAULT,
-) -> Saved:
+) -> AdapterConfig:
     """Attach the adapter in a folder, of igla or of PEFT, and make it the active one.
 
     base  what the model is; an adapter that was made for another one is refused
 
-    Raises UserError for what is missing, damaged, not supported, or does not fit the model.
+    Raises UserError for what is missing, damaged, not supported, or does not fit the model, which
+    then is as it was; and for layers trained whole beside another adapter, as a layer can be only
+    one of them.
     """
-    if name in adapter_names(model):
+    others = adapter_names(model)
+    if name in others:
         raise UserError(f"The model has an adapter '{name}' already.")
-    content = read_json(folder / CONFIG)
-    config = _read_config(content, str(folder / CONFIG))
+    content, config = read_json(folder / CONFIG), read_config(folder)
+    if others and config.whole:
+        raise UserError(
+            f"{folder} brings {', '.join(config.whole)} as a whole: "
+            f"it cannot stand beside the adapter '{others[0]}'."
+        )
     with _opened(folder) as file:
         theirs = Base.of_adapter(content, file.metadata() or {})
         theirs.check(base, str(folder))
@@ -139,26 +138,30 @@ def load_adapter(
         raise UserError(
             f"{folder} is of another base{theirs.said}: the model has no place for {left[0]}."
         )
+    for change in reading.changes:
+        change()
     activate(model, [name])
-    return Saved(AdapterConfig(**config), theirs)
+    return config
 
 
 class _Reading:
-    """The tensors of an adapter, on their way into a model."""
+    """The tensors of an adapter, on their way into a model; `changes` is what is to be done to it
+    once it is known that all of them fit."""
 
     def __init__(
         self,
         model: nn.Module,
         tensors: dict[str, Tensor],
-        config: dict[str, Any],
+        config: AdapterConfig,
         folder: Path,
         base: Base,
     ):
         self.modules = dict(model.named_modules())
         self.tensors = tensors
-        self.settings = AdapterConfig(**config)
+        self.settings = config
         self.folder = folder
         self.base = base
+        self.changes: list[Callable[[], object]] = []
 
     def take(self, target: Target, name: str) -> None:
         """Attach what there is for a target, and put in its place what was trained whole."""
@@ -170,7 +173,8 @@ class _Reading:
             if down is not None:
                 up = self._needed(target, _TABLE_UP, (table.embedding_dim, len(down)))
                 scale = self.settings.scale(len(down))
-                add_rows(table, name, LowRankRows(nn.Parameter(down), nn.Parameter(up), scale))
+                rows_of = LowRankRows(nn.Parameter(down), nn.Parameter(up), scale)
+                self.changes.append(partial(add_rows, table, name, rows_of))
                 self._compare_base(target, table)
         else:
             inputs = cast(nn.Linear, layers[0]).in_features
@@ -198,10 +202,10 @@ class _Reading:
             part.dropout = self.settings.dropout
             if magnitude is not None:
                 part.magnitude = nn.Parameter(magnitude[own].clone())
-            add_part(cast(Any, self.modules[piece.module]), name, part)
+            layer = cast(Any, self.modules[piece.module])
+            self.changes.append(partial(add_part, layer, name, part))
             begun += piece.rows
 
-    @torch.no_grad()
     def _take_whole(self, target: Target, rows: int) -> None:
         for kind in ("weight", "bias"):
             begun, like = 0, getattr(self.modules[target.pieces[0].module], kind, None)
@@ -211,8 +215,9 @@ class _Reading:
             value = self._needed(target, kind, shape[::-1] if target.transposed else shape)
             value = value.t() if target.transposed and value.ndim == 2 else value
             for piece in target.pieces:
-                own = getattr(self.modules[piece.module], kind)
-                own[piece.start : piece.start + piece.rows] = value[begun : begun + piece.rows]
+                own = getattr(self.modules[piece.module], kind).detach()
+                rows_of = own[piece.start : piece.start + piece.rows]
+                self.changes.append(partial(rows_of.copy_, value[begun : begun + piece.rows]))
                 begun += piece.rows
 
     def _compare_base(self, target: Target, table: Embedding) -> None:
@@ -315,8 +320,9 @@ def _opened(folder: Path) -> Any:
         raise UserError(f"{file} is damaged or not safetensors ({error}).") from None
 
 
-def _read_config(content: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The fields of our AdapterConfig; UserError names what is not supported."""
+def read_config(folder: Path) -> AdapterConfig:
+    """What the adapter in a folder is; UserError names what is not supported."""
+    content, where = read_json(folder / CONFIG), folder / CONFIG
     if content.get("peft_type") != "LORA":
         raise UserError(f"{where}: peft_type {content.get('peft_type')!r} is not supported.")
     unknown = [name for name, value in content.items() if value and name not in _KNOWN]
@@ -328,12 +334,12 @@ def _read_config(content: Mapping[str, Any], where: str) -> dict[str, Any]:
         name = unknown[0]
         raise UserError(f"{where}: {name} = {content[name]!r} is not supported.")
     targets = content.get("target_modules") or ()
-    return {
-        "method": "dora" if content.get("use_dora") else "lora",
-        "rank": int(content.get("r", 8)),
-        "alpha": float(content.get("lora_alpha", 8)),
-        "rank_stabilised": bool(content.get("use_rslora")),
-        "dropout": float(content.get("lora_dropout", 0.0)),
-        "targets": (targets,) if isinstance(targets, str) else tuple(targets),
-        "whole": tuple(content.get("modules_to_save") or ()),
-    }
+    return AdapterConfig(
+        method="dora" if content.get("use_dora") else "lora",
+        rank=int(content.get("r", 8)),
+        alpha=float(content.get("lora_alpha", 8)),
+        rank_stabilised=bool(content.get("use_rslora")),
+        dropout=float(content.get("lora_dropout", 0.0)),
+        targets=(targets,) if isinstance(targets, str) else tuple(targets),
+        whole=tuple(content.get("modules_to_save") or ()),
+    )

@@ -6,18 +6,13 @@ from torch import nn
 
 from igla.adapt.attach import detach, merge
 from igla.adapt.base import Base, digest_of
-from igla.adapt.folder import is_adapter, load_adapter, read_base
+from igla.adapt.folder import is_adapter, load_adapter, read_base, read_config
 from igla.adapt.quantized import quantize, restore
 from igla.adapt.targets import inner_modules, targets_of
 from igla.errors import UserError
 from igla.model.decoder import Decoder, load_decoder
 from igla.model.folder import LoadedModel, load_classifier, read_json
 from igla.model.hub import base_folder
-
-
-def whole_folder(folder: Path) -> Path:
-    """The folder with the model itself: that of an adapter's base, or the same."""
-    return base_of(folder) if is_adapter(folder) else folder
 
 
 def base_of(folder: Path) -> Path:
@@ -60,7 +55,7 @@ def _merge(model: nn.Module, folder: Path, base: Path) -> None:
     targets = targets_of(model, read_json(base / "config.json")["model_type"])
     saved = read_base(folder)
     if saved.quantized:  # it has learned on such weights, and its figures are theirs
-        quantize(model, inner_modules(targets))
+        quantize(model, inner_modules(targets, read_config(folder).whole))
     load_adapter(
         model, targets, folder, Base(str(base), digest_of(base), saved.task_type, saved.quantized)
     )

@@ -71,9 +71,6 @@ class QuantizedLinear(Linear):
     def times_weight(self, input: Tensor) -> Tensor:
         return frozen_product(input, self.widened)
 
-    def whole_weight(self) -> Tensor:
-        return self.weight if self.adapter is None else self.adapter.whole_weight(self)
-
     def widened(self, dtype: torch.dtype) -> Tensor:
         """The weight [O, I] that stands for the stored one."""
         library = _library()

@@ -112,9 +112,12 @@ def _matching(targets: Sequence[Target], pattern: str) -> list[Target]:
     return [one for one in targets if fnmatchcase(f".{one.name}.", f"*.{pattern}.*")]
 
 
-def inner_modules(targets: Sequence[Target]) -> list[str]:
-    """Our linear layers inside the model's layers."""
-    return list(dict.fromkeys(piece.module for one in targets if one.inner for piece in one.pieces))
+def inner_modules(targets: Sequence[Target], whole: Sequence[str] = ()) -> list[str]:
+    """Our linear layers inside the model's layers, without those that are trained whole."""
+    left_out = chosen(targets, whole, "adapt.whole")
+    trained = {piece.module for one in left_out for piece in one.pieces}
+    inner = (piece.module for one in targets if one.inner for piece in one.pieces)
+    return [module for module in dict.fromkeys(inner) if module not in trained]
 
 
 def endings(wanted: Sequence[str], all_names: Sequence[str]) -> list[str]:

@@ -69,21 +69,19 @@ def load_conversations(
     """
     if recipe.source is None:
         raise UserError("No data is given: name a file with --data.")
-    reading = _Reading(template, encoder, seed)
+    reading = _Reading(template, encoder, seed, recipe.validation_share)
     prints = []
-    for where, part in ((recipe.source, None), (recipe.validation, VALIDATION)):
+    of_source = None if recipe.validation is None else TRAIN
+    for where, part in ((recipe.source, of_source), (recipe.validation, VALIDATION)):
         if where is None:
             continue
         source = open_source(where, recipe.encoding)
         prints.append(source.fingerprint())
-        own = None if part is None and recipe.validation is None else part or TRAIN
-        share = recipe.validation_share if own is None else 0.0
         columns = _columns_of(recipe)
-        row = 0
         for chunk in source.chunks():
             read = _reader(chunk.table.schema.names, columns, str(chunk.file))
             for row, values in enumerate(chunk.table.to_pylist(), start=chunk.first_row):
-                reading.take(read(values), f"{chunk.file}, row {row}", own, share)
+                reading.take(read(values), f"{chunk.file}, row {row}", part)
     reading.flush()
     settings = [recipe.model_dump_json(exclude={"source", "validation", "test"}), seed, prints]
     settings += [template.source, encoder.max_length, encoder.tokenizer.to_str()]
@@ -94,10 +92,11 @@ def load_conversations(
 class _Reading:
     """Conversations on their way from rows to tokens."""
 
-    def __init__(self, template: ChatTemplate, encoder: TextEncoder, seed: int):
+    def __init__(self, template: ChatTemplate, encoder: TextEncoder, seed: int, share: float):
         self.template = template
         self.encoder = encoder
         self.seed = seed
+        self.share = share
         self.waiting: list[tuple[Messages, str, int]] = []
         self.faults: Counter[str] = Counter()
         self.first: dict[str, str] = {}
@@ -108,14 +107,14 @@ class _Reading:
         self.torn = self.read = 0
         self.ends: Counter[int] = Counter()
 
-    def take(self, messages: Any, where: str, part: int | None, share: float) -> None:
-        """part  of the conversation; None: by its first message, `share` of them to validate on"""
+    def take(self, messages: Any, where: str, part: int | None) -> None:
+        """part  of the conversation; None: by its first message, a share of them to validate on"""
         self.read += 1
         if why := fault_of(messages):
             self._fault(why, where)
             return
         if part is None:
-            part = self._part(messages, share)
+            part = self._part(messages)
         self.waiting.append((messages, where, part))
         if len(self.waiting) >= _AT_ONCE:
             self.flush()
@@ -200,11 +199,11 @@ class _Reading:
         self.faults[why] += 1
         self.first.setdefault(why, where)
 
-    def _part(self, messages: Messages, share: float) -> int:
+    def _part(self, messages: Messages) -> int:
         asked = next((one for one in messages if one["role"] == "user"), messages[0])
         salt = self.seed.to_bytes(8, "little")
         digest = hashlib.blake2b(asked["content"].encode(), digest_size=8, salt=salt).digest()
-        return VALIDATION if int.from_bytes(digest, "little") / 2**64 < share else TRAIN
+        return VALIDATION if int.from_bytes(digest, "little") / 2**64 < self.share else TRAIN
 
 
 def _columns_of(recipe: DataRecipe) -> tuple[str, str] | None:

@@ -14,6 +14,8 @@ def base_folder(name: str) -> Path:
     Raises UserError when neither is to be had.
     """
     folder = Path(name).expanduser()
+    if (folder / "adapter_config.json").is_file():
+        raise UserError(f"{folder} is an adapter: igla adapt merge makes a base of it.")
     if folder.is_dir():
         return folder
     if name.startswith((".", "/", "~")) or name.count("/") > 1:

@@ -143,7 +143,7 @@ class ChatTemplate:
             return self._template.render(
                 messages=messages, add_generation_prompt=prompt, **self._tokens
             )
-        except (TemplateError, TypeError, ValueError) as error:
+        except Exception as error:  # what a template calls may raise anything
             raise UserError(f"the chat template does not take this: {error}") from None
 
 

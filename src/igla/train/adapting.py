@@ -57,8 +57,7 @@ def adapt(recipe: Recipe, model: Any, run: Path, say: Say) -> Attached | None:
     everything = sum(parameter.numel() for parameter in model.parameters())
     quantized = asked.method == "qlora"
     if quantized:
-        names = [name for name in inner_modules(targets) if name not in set(whole)]
-        parameters = quantize(model, names)
+        parameters = quantize(model, inner_modules(targets, config.whole))
         layers = [one for one in model.modules() if isinstance(one, QuantizedLinear)]
         bits = sum(layer.stored_bits for layer in layers) / parameters
         say(f"base in NF4: {parameters / 1e6:.1f}M parameters in {bits:.3f} bits each")

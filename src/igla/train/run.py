@@ -31,7 +31,7 @@ from igla.ops.native import native
 from igla.optim import Ema, learning_rate_factor
 from igla.recipe import Recipe, load_recipe
 from igla.sealed import remove_unfinished, write_durably
-from igla.train.adapting import adapt
+from igla.train.adapting import BASE, adapt
 from igla.train.applicable import check_applicable
 from igla.train.classification import Classification
 from igla.train.environment import changes, environment
@@ -247,7 +247,18 @@ def _start(
     objective = task.objective(recipe)
     ema = Ema(model, optim.ema) if optim.ema else None
     state = TrainState(model, optimizer, ema, LossScale.for_precision(precision.name))
-    for name in (RECIPE, ENVIRONMENT, DATA, TOKENIZER, LOG, MODEL, METRICS, PREDICTIONS, REPORT):
+    for name in (
+        RECIPE,
+        ENVIRONMENT,
+        BASE,
+        DATA,
+        TOKENIZER,
+        LOG,
+        MODEL,
+        METRICS,
+        PREDICTIONS,
+        REPORT,
+    ):
         remove_unfinished(folder, name)
     versions = Versions(folder / VERSIONS)
     versions.clean()
