@@ -22,6 +22,7 @@ from huggingface_hub import InferenceClient
 from igla.errors import UserError
 from igla.infer.classifier import Classifier
 from igla.infer.embedder import Embedder, pooling_of
+from igla.serve.models import open_model
 
 TEXTS = ["A cat sat on the mat.", "Кошка сидела на коврике.", "Profits fell in March"]
 
@@ -181,6 +182,16 @@ def test_the_folder_says_how_its_states_are_pooled(minilm: Path, tmp_path: Path)
         file.write_text(json.dumps(content), encoding="utf-8")
         with pytest.raises(UserError, match="igla has mean, cls"):
             pooling_of(folder)
+
+
+def test_the_version_is_of_the_pooling_too(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(trained / "model", folder)
+    (folder / "manifest.json").unlink(missing_ok=True)
+    first = open_model(folder, "a", "float32").version
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "cls"}', encoding="utf-8")
+    assert open_model(folder, "a", "float32").version != first
 
 
 @pytest.mark.parametrize(

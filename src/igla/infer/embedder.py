@@ -16,6 +16,9 @@ from igla.ops.native import native
 from igla.ops.products import use_best_float32
 from igla.text.tokenizer import TextEncoder, load_tokenizer
 
+# Where sentence-transformers says how states are pooled.
+POOLING_FILE = "1_Pooling/config.json"
+
 
 class Embedder:
     """An encoder that stands for a text by the mean of its tokens' states or by its first token's,
@@ -63,7 +66,7 @@ class Embedder:
 
 def pooling_of(folder: Path) -> Pooling:
     """What a folder of sentence-transformers says of it; the mean where nothing is said."""
-    file = folder / "1_Pooling" / "config.json"
+    file = folder / POOLING_FILE
     if not file.is_file():
         return "mean"
     content = read_json(file)

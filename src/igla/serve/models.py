@@ -12,7 +12,7 @@ import torch
 
 from igla.errors import UserError
 from igla.infer.classifier import Classifier, model_folder
-from igla.infer.embedder import Embedder
+from igla.infer.embedder import POOLING_FILE, Embedder
 from igla.infer.generator import Generator, is_decoder
 from igla.model.folder import has_classifier
 from igla.ops.products import probe
@@ -221,5 +221,6 @@ class Models:
 
 def _version(folder: Path) -> str:
     files = sorted(one for one in folder.iterdir() if one.suffix in _READ)
-    sums = "".join(f"{one.name}\n{file_digest(one)}\n" for one in files)
+    files += [one for one in (folder / POOLING_FILE,) if one.is_file()]
+    sums = "".join(f"{one.relative_to(folder)}\n{file_digest(one)}\n" for one in files)
     return hashlib.sha256(sums.encode()).hexdigest()[:12]
