@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from igla.data.corpus import load_corpus
 from igla.data.split import TRAIN
-from igla.data.windows import SHORTEST, cut_by_lines, in_windows, open_windows
+from igla.data.windows import SHORTEST, cut_by_lines, cut_in_a_row, in_windows, open_windows
 from igla.recipe import CorpusRecipe
 from igla.text.tokenizer import TextEncoder, train_tokenizer
 
@@ -54,3 +54,18 @@ def test_the_store_holds_framed_windows_of_their_documents(tmp_path: Path) -> No
     batch = windows.store.batch(np.array([0, 5]))
     assert batch.targets is None
     assert batch.weights is None
+
+
+@given(lengths=st.lists(st.integers(1, 70), min_size=1, max_size=5), room=st.integers(2, 30))
+def test_in_a_row_each_token_but_the_first_is_once_a_next_one(
+    lengths: list[int], room: int
+) -> None:
+    tokenizer = train_tokenizer("byte_bpe", ["abc"], vocab_size=260, lowercase=False)
+    texts, end = ["abca"[: 1 + n % 3] * n for n in lengths], 0
+    windows = cut_in_a_row(TextEncoder(tokenizer, room), end).windows(texts)
+    for text, found in zip(texts, windows, strict=True):
+        assert all(2 <= len(window) <= room for window in found)
+        assert found[0][0] == end
+        nexts = [token for window in found for token in window[1:]]
+        assert nexts == [*tokenizer.encode(text, add_special_tokens=False).ids, end]
+        assert [one[-1] for one in found[:-1]] == [one[0] for one in found[1:]]

@@ -120,3 +120,28 @@ def test_rows_count_by_their_shares(kernels: bool, monkeypatch: pytest.MonkeyPat
     expected = torch.autograd.grad(2 * (losses * shares).sum(), given)
     torch.testing.assert_close(total, (losses * shares).sum(), rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.parametrize("rows_at_once", [1024, 10])
+def test_a_head_without_bias_has_the_loss_of_all_logits(
+    kernels: bool, rows_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cross_entropy, "ROWS", rows_at_once)
+    if not kernels:
+        monkeypatch.setattr(native, "native", lambda: Native(None, "off"))
+    x, weight, _ = inputs(torch.float64, torch.float64)
+    (3 * head_cross_entropy(x, weight, targets())).backward()
+    exact = [tensor.detach().requires_grad_() for tensor in (x, weight)]
+    loss = F.cross_entropy(exact[0] @ exact[1].t(), targets(), reduction="sum")
+    (3 * loss).backward()
+    with torch.no_grad():
+        torch.testing.assert_close(head_cross_entropy(x, weight, targets()), loss)
+    for one, other in zip((x, weight), exact, strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_a_frozen_head_costs_no_gradient_of_its_own() -> None:
+    x, weight, _ = inputs(torch.float32, torch.float32)
+    head_cross_entropy(x, weight.requires_grad_(False), targets()).backward()
+    assert x.grad is not None and weight.grad is None

@@ -1,11 +1,14 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 
 from igla.errors import UserError
+from igla.text.ending import bytes_of_tokens, end_of_text
 from igla.text.tokenizer import (
+    BYTE_TOKENS,
     TextEncoder,
     load_tokenizer,
     measure_fit,
@@ -17,7 +20,7 @@ from igla.text.tokenizer import (
 TEXTS = ["Мама мыла раму, а папа читал газету.", "Ёжик в тумане ищет лошадь", "раму мыла мама"] * 30
 
 
-@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram", "byte_bpe"])
 def test_training_gives_the_same_tokenizer_in_every_process(kind: str) -> None:
     """The library's own result changes with the seed of its hash tables."""
     script = (
@@ -43,6 +46,39 @@ def test_tokens_give_the_text_back(kind: str) -> None:
     assert encoder.vocab_size <= 120
     tokens = encoder.encode(["Мама ищет ёжика"]).ids[0]
     assert encoder.tokenizer.decode(tokens.tolist()) == "мама ищет ёжика"
+
+
+def test_a_byte_level_vocabulary_reads_and_gives_back_anything() -> None:
+    tokenizer = train_tokenizer("byte_bpe", TEXTS, vocab_size=300, lowercase=False)
+    assert tokenizer.get_vocab_size() == 300
+    text = "Мама\n\n  мыла\tраму — 山 🎈 <b>"
+    ids = tokenizer.encode(text).ids
+    assert ids[0] == tokenizer.token_to_id("<|endoftext|>")
+    assert tokenizer.decode(ids) == text
+    sizes = bytes_of_tokens(tokenizer)
+    assert sizes[ids].sum() == len(text.encode())
+    assert sizes[[tokenizer.token_to_id(token) for token in BYTE_TOKENS]].tolist() == [0, 0, 0]
+
+
+def test_bytes_of_a_vocabulary_that_spells_spaces_and_single_bytes() -> None:
+    vocabulary = {"▁да": 0, "<0x0A>": 1, "а": 2, "</s>": 3}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.add_special_tokens(["</s>"])
+    assert bytes_of_tokens(tokenizer).tolist() == [5, 1, 2, 0]
+
+
+def test_where_texts_end_is_what_the_folder_says(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer("byte_bpe", TEXTS, vocab_size=300, lowercase=False)
+    with pytest.raises(UserError, match="names no eos_token"):
+        end_of_text(tmp_path, tokenizer)
+    save_tokenizer(tmp_path, TextEncoder(tokenizer, 32))
+    assert end_of_text(tmp_path, tokenizer) == tokenizer.token_to_id("<|endoftext|>")
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text('{"eos_token": {"content": "<|im_end|>"}}', encoding="utf-8")
+    assert end_of_text(tmp_path, tokenizer) == tokenizer.token_to_id("<|im_end|>")
+    config.write_text('{"eos_token": "</s>"}', encoding="utf-8")
+    with pytest.raises(UserError, match="names no eos_token of the vocabulary"):
+        end_of_text(tmp_path, tokenizer)
 
 
 def test_short_i_and_yo_keep_their_marks() -> None:
@@ -75,7 +111,7 @@ def test_the_vocabulary_grows_with_the_text() -> None:
     assert vocabulary_for(10**9) == 30522
 
 
-def test_a_saved_tokenizer_is_the_same(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_saved_tokenizer_is_the_same(tmp_path: Path) -> None:
     encoder = encoder_of("unigram")
     save_tokenizer(tmp_path, encoder)
     again = load_tokenizer(tmp_path)
@@ -83,7 +119,7 @@ def test_a_saved_tokenizer_is_the_same(tmp_path) -> None:  # type: ignore[no-unt
     assert again.to_str() == encoder.tokenizer.to_str()
 
 
-def test_a_damaged_or_missing_tokenizer_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_or_missing_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no tokenizer\.json"):
         load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
