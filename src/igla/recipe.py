@@ -34,8 +34,8 @@ class Section(BaseModel):
 class DataRecipe(Section):
     source: str | None = Field(
         None,
-        description="File, folder or glob with the labelled rows; of sft, with conversations; of a "
-        "pretext task, texts beside those of corpus.",
+        description="File, folder or glob with the labelled rows; of sft and wedlm, with "
+        "conversations; of a pretext task, texts beside those of corpus.",
     )
     validation: str | None = Field(
         None, description="Rows to validate on; otherwise a part of `source` is kept aside."

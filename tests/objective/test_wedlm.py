@@ -1,5 +1,6 @@
 """The dual stream: what it hides, who sees whom, and what is summed."""
 
+from dataclasses import replace
 from math import log
 
 import numpy as np
@@ -131,3 +132,20 @@ def test_of_a_model_that_knows_nothing_the_loss_is_twice_the_logarithm_of_the_vo
         model.head_weight.zero_()
     loss = Wedlm(MASK, SIZE).loss(model, batch)
     assert (loss.sum / loss.count).item() == pytest.approx(2 * log(VOCAB), rel=1e-6)
+
+
+def test_of_conversations_the_assistants_tokens_alone_are_learned(batch: PackedBatch) -> None:
+    said = (batch.positions > 3) & (batch.positions < 12)
+    told = replace(batch, targets=said)
+    model = decoder()
+    torch.manual_seed(1)
+    loss = Wedlm(MASK, SIZE).loss(model, told)
+    assert int(loss.count) == int(said.sum())
+    # What comes after the last of them changes nothing.
+    tokens = torch.where(batch.positions >= 12, batch.tokens % (VOCAB - 1) + 1, batch.tokens)
+    torch.manual_seed(1)
+    again = Wedlm(MASK, SIZE).loss(model, replace(told, tokens=tokens))
+    torch.testing.assert_close(loss.sum, again.sum)
+    # A first token has nothing before it, whoever says it.
+    first = Wedlm(MASK, SIZE).loss(model, replace(batch, targets=batch.positions >= 0))
+    assert int(first.count) == int((batch.positions > 0).sum())

@@ -127,3 +127,23 @@ def test_without_a_base_it_is_refused(learn: Recipes, tmp_path: Path) -> None:
     recipe = learn().replace(model__base=None)
     with pytest.raises(UserError, match="goes on from a decoder"):
         train(recipe, tmp_path / "run", plain_console(quiet=True))
+
+
+def test_conversations_are_learned_as_well_and_the_folder_has_their_template(
+    base: Path, tmp_path: Path
+) -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": f"кот {number}"},
+                      {"role": "assistant", "content": f"пёс {number}"}]}
+        for number in range(60)
+    ]  # fmt: skip
+    data = tmp_path / "talks.jsonl"
+    data.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    own = ["objective.task=wedlm", f"model.base={base}", f"data.source={data}", "train.steps=4"]
+    recipe = load_recipe(None, [*own, "train.precision=float32", "train.batch_tokens=512"])
+    folder = run(recipe, tmp_path / "run") / "model"
+    assert "wedlm" in json.loads((folder / "config.json").read_text())
+    assert (folder / "chat_template.jinja").is_file()
+    with pytest.raises(UserError, match="not both"):
+        both = recipe.replace(corpus__sources={"texts": str(data)})
+        train(both, tmp_path / "both", plain_console(quiet=True))

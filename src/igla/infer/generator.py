@@ -28,7 +28,7 @@ from igla.text.tokenizer import load_tokenizer
 
 # Positions that are decided at once: on a processor a wider window costs more than it gives
 # (docs/generating.md).
-WINDOW = 8
+WINDOW = 4
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,8 @@ class Generator:
         neither a constraint nor penalties for what was drawn before."""
         if self.masks is None or constraint is not None or sampling.adjusts:
             return Autoregressive(sampling, constraint, logprobs)
-        return Wedlm(self.masks.token_id, sampling, window=WINDOW, logprobs=logprobs)
+        window = min(WINDOW, self.masks.size)
+        return Wedlm(self.masks.token_id, sampling, window=window, logprobs=logprobs)
 
     def write(self, text: str, max_tokens: int) -> str:
         """What follows a text, token by token the likeliest."""

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,12 +61,12 @@ class DistancePenalty:
         return [entropy + self.penalty * distance for entropy, distance in pairs]
 
 
-def entropy(logits_PV: Tensor) -> Tensor:
+def entropy(logits_PV: np.ndarray) -> np.ndarray:
     """[P] entropy of the softmax in nats: log Σ eᶻ − Σ p·z."""
-    shifted_PV = logits_PV - logits_PV.amax(dim=1, keepdim=True)
-    powers_PV = shifted_PV.exp()
-    total_P = powers_PV.sum(dim=1)
-    return total_P.log() - (powers_PV * shifted_PV).sum(dim=1) / total_P
+    shifted_PV = logits_PV - logits_PV.max(axis=1, keepdims=True)
+    powers_PV = np.exp(shifted_PV)
+    total_P = powers_PV.sum(axis=1)
+    return np.log(total_P) - np.einsum("pv,pv->p", powers_PV, shifted_PV) / total_P
 
 
 def topological_order(window: Sequence[Decided | None]) -> list[int]:
@@ -167,36 +168,46 @@ class Wedlm:
         )
 
     def decide(self, text: Text, logits_RV: Tensor) -> Decision:
-        places, logits_PV = self._predictions(logits_RV)
-        entropies = entropy(logits_PV).tolist()
+        places, rows = self._predictions(len(logits_RV))
+        # The small arrays of a window cost numpy a fraction of what they cost torch.
+        logits_PV = logits_RV.numpy()[rows]
         if self._first == "causal":
-            chosen = [0, *(1 + index for index in self._rule.under(entropies[1:], places[1:]))]
+            others = entropy(logits_PV[1:]).tolist() if len(places) > 1 else []
+            chosen = [0, *(1 + index for index in self._rule.under(others, places[1:]))]
         else:
-            chosen = self._rule.chosen(entropies, places)
-        found = {places[index]: self._decided(text, logits_PV[index]) for index in chosen}
-        joins = self._window.fill(found)
+            chosen = self._rule.chosen(entropy(logits_PV).tolist(), places)
+        if self._size > 1:  # a mask is no word
+            logits_PV[:, self._mask_token_id] = -np.inf
+        raw_rows = [rows[index] for index in chosen]
+        decided = self._decided(text, logits_PV[chosen], logits_RV, raw_rows)
+        joins = self._window.fill(dict(zip((places[at] for at in chosen), decided, strict=True)))
         self.stats.passes += 1
         self.stats.rows += self._joined + len(self._laid)
         self._joined = len(joins)
         return Decision(joins)
 
-    def _predictions(self, logits_RV: Tensor) -> tuple[list[int], Tensor]:
-        """The empty places and the logits of each [P, V]."""
-        text_rows = len(logits_RV) - len(self._laid)
+    def _predictions(self, count: int) -> tuple[list[int], list[int]]:
+        """The empty places, and the row that predicts each, of so many rows with logits."""
+        text_rows = count - len(self._laid)
         ahead = self._window.ahead
-        masks = [
-            (place, text_rows + row)
-            for row, place in enumerate(self._laid)
-            if place >= len(ahead) or ahead[place] is None
-        ]
+        islands = sum(one is not None for one in ahead)
+        # In topological order the masks come last.
+        places = self._laid[islands:]
+        rows = list(range(text_rows + islands, count))
         if self._first == "causal":
-            masks = [(0, 0), *masks[1:]]
-        places, rows = zip(*masks, strict=True)
-        return list(places), logits_RV[list(rows)]
+            return [0, *places[1:]], [0, *rows[1:]]
+        return places, rows
 
-    def _decided(self, text: Text, raw_V: Tensor) -> Decided:
-        logits_V = adjusted(raw_V, self._sampler.sampling, text.prompt, text.generated)
-        if self._size > 1:  # a mask is no word
-            logits_V = logits_V.clone()
-            logits_V[self._mask_token_id] = -torch.inf
-        return told(self._sampler.sample(logits_V), raw_V, self._logprobs)
+    def _decided(
+        self, text: Text, logits_CV: np.ndarray, raw_RV: Tensor, rows: list[int]
+    ) -> list[Decided]:
+        """Tokens by logits without the mask, and what is told of them by those as they were, which
+        stand in the given rows."""
+        sampling = self._sampler.sampling
+        if sampling.greedy and not sampling.adjusts and self._logprobs is None:
+            return [Decided(token) for token in logits_CV.argmax(axis=1).tolist()]
+        found = []
+        for logits_V, row in zip(torch.from_numpy(logits_CV), rows, strict=True):
+            given_V = adjusted(logits_V, sampling, text.prompt, text.generated)
+            found.append(told(self._sampler.sample(given_V), raw_RV[row], self._logprobs))
+        return found

@@ -36,9 +36,12 @@ class Wedlm:
     size: int = BLOCK
 
     def loss(self, model: Any, batch: PackedBatch) -> Loss:
-        """Loss of a model.decoder.Decoder."""
+        """Loss of a model.decoder.Decoder; batch.targets [T] says which tokens are learned, None:
+        all but each sequence's first."""
         tokens_T = batch.tokens
         learned_T = batch.positions > 0
+        if batch.targets is not None:
+            learned_T &= batch.targets
         stream = masked_stream(batch, learned_T, self.size)
         attend = attend_to_both(batch, stream, model.config)
         x_TH = model(

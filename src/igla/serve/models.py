@@ -97,8 +97,11 @@ class Served:
 
     @property
     def created(self) -> int:
-        """When it was made, in seconds since 1970."""
-        return int(self.where.stat().st_mtime)
+        """When it was made, in seconds since 1970; 0 where its folder has gone since."""
+        try:
+            return int(self.where.stat().st_mtime)
+        except OSError:
+            return 0
 
     @property
     def precision(self) -> str:

@@ -42,7 +42,7 @@ TASKS: dict[str, set[str]] = {
     "objective.temperature": {"contrastive"},
     "text.vocabulary": _MASKED | {"contrastive"},
     "data.weight_column": {"classify"},
-    **{f"data.{name}": {"sft"} for name in ("prompt_column", "completion_column")},
+    **{f"data.{name}": {"sft", "wedlm"} for name in ("prompt_column", "completion_column")},
     **{f"data.{name}": _NOT_SFT for name in ("text_column", "label_columns", "test")},
     **{f"corpus.{name}": _NOT_SFT for name in CorpusRecipe.model_fields},
     "corpus.shares": _TEXTS,

@@ -57,11 +57,23 @@ from igla.train.version import Versions
 from igla.train.vocabulary import TOKENIZER
 
 RECIPE, ENVIRONMENT, VERSIONS = "recipe.yaml", "environment.json", "versions"
+
+
+def _filling(recipe: Recipe, folder: Path, say: Say) -> Task:
+    """Masks are learned to be filled in the assistant's turns of conversations, or in texts."""
+    if recipe.data.source is None:
+        return Pretraining.open(recipe, folder, say)
+    if recipe.corpus.sources:
+        raise UserError("objective.task=wedlm learns from conversations or from texts, not both.")
+    return SupervisedTuning.open(recipe, folder, say)
+
+
 # What a recipe may ask for (objective.task).
 TASKS: dict[str, Callable[[Recipe, Path, Say], Task]] = {
     "classify": Classification.open,
     **dict.fromkeys(PRETEXTS, Pretraining.open),
     "sft": SupervisedTuning.open,
+    "wedlm": _filling,
 }
 
 

@@ -17,13 +17,19 @@ from igla.errors import UserError
 from igla.model.hub import base_folder
 from igla.objective import Objective
 from igla.objective.sft import Supervised
+from igla.objective.wedlm import Wedlm
 from igla.recipe import Recipe
 from igla.sealed import write_durably, write_sealed
 from igla.text.ending import end_of_text
 from igla.text.template import CHATML, CHATML_TOKENS, TEMPLATE, ChatTemplate
 from igla.text.tokenizer import TextEncoder, save_tokenizer
 from igla.train.decoder_parts import routing_losses
-from igla.train.decoder_start import build_decoder, write_decoder
+from igla.train.decoder_start import (
+    build_decoder,
+    build_with_mask,
+    write_decoder,
+    write_with_mask,
+)
 from igla.train.finish import METRICS, MODEL
 from igla.train.log import read_records
 from igla.train.setup import DATA, check_unchanged
@@ -47,12 +53,14 @@ class SupervisedTuning:
     rows: np.ndarray
     validation: np.ndarray
     base: Path
+    learned: Objective
     best_by = "validation_loss"
 
     @classmethod
     def open(cls, recipe: Recipe, folder: Path, say: Say) -> "SupervisedTuning":
         if recipe.model.base is None:
-            raise UserError("objective.task=sft goes on from a decoder: name it by --base.")
+            task = recipe.objective.task
+            raise UserError(f"objective.task={task} goes on from a decoder: name it by --base.")
         base = base_folder(recipe.model.base)
         encoder = open_tokenizer(recipe, (), base, folder, say)
         template = _template(base, encoder, say)
@@ -72,7 +80,9 @@ class SupervisedTuning:
                 "too few: give more, or another data.validation_share."
             )
         chosen = np.random.default_rng(0).permutation(validation)[:_VALIDATED]
-        return cls(encoder, template, found, rows, chosen, base)
+        fills = recipe.objective.task == "wedlm"
+        learned = Wedlm(encoder.mask_token_id) if fills else Supervised()
+        return cls(encoder, template, found, rows, chosen, base, learned)
 
     @property
     def store(self) -> TokenStore:
@@ -97,13 +107,16 @@ class SupervisedTuning:
 
     def build_model(self, recipe: Recipe, say: Say) -> Any:
         torch.manual_seed(recipe.train.seed)
-        model = build_decoder(recipe, Start(self.encoder, self.store, self.rows, self.base), say)
+        start = Start(self.encoder, self.store, self.rows, self.base)
+        build = build_with_mask if isinstance(self.learned, Wedlm) else build_decoder
+        model = build(recipe, start, say)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         say(f"base {recipe.model.base}: {parameters / 1e6:.1f}M parameters")
         return model
 
     def objective(self, recipe: Recipe) -> Objective:
-        return Supervised(routing_losses(recipe))
+        fills = isinstance(self.learned, Wedlm)
+        return self.learned if fills else Supervised(routing_losses(recipe))
 
     def evaluate(self, model: Any) -> Evaluation:
         device = next(model.parameters()).device
@@ -112,9 +125,10 @@ class SupervisedTuning:
         cuts = np.flatnonzero(np.diff(self.store.lengths[order].cumsum() // _TOKENS_AT_ONCE)) + 1
         total = count = 0.0
         model.eval()
+        torch.manual_seed(0)  # the same words are hidden in each validation
         with torch.no_grad():
             for rows in np.split(order, cuts):
-                loss = Supervised().loss(model, self.conversations.batch(rows).to(device))
+                loss = self.learned.loss(model, self.conversations.batch(rows).to(device))
                 total += loss.sum.item()
                 count += loss.count.item()
         model.train()
@@ -125,9 +139,10 @@ class SupervisedTuning:
         load_weights(ended.model, ended.version, averaged=ended.recipe.optim.ema > 0)
         tokenizer = ended.folder / TOKENIZER
 
-        def write(folder: Path) -> None:
+        def write_all(folder: Path) -> None:
             if ended.adapted is None:
-                write_decoder(folder, ended.model, self.encoder, tokenizer, self.base)
+                write = write_with_mask if isinstance(self.learned, Wedlm) else write_decoder
+                write(folder, ended.model, self.encoder, tokenizer, self.base)
             else:
                 ended.adapted.save(folder, ended.model)
             save_tokenizer(folder, self.encoder, tokenizer)
@@ -136,7 +151,7 @@ class SupervisedTuning:
             text = json.dumps(ends) + "\n"
             (folder / "generation_config.json").write_text(text, encoding="utf-8")
 
-        write_sealed(ended.folder / MODEL, write)
+        write_sealed(ended.folder / MODEL, write_all)
         records = read_records(ended.folder)
         best = next(
             one for one in records if one["kind"] == "evaluation" and one["step"] == ended.step

@@ -1,0 +1,249 @@
+"""WeDLM beside autoregressive decoding: one backend, one decoder, the same questions.
+
+    python benchmarks/decode_wedlm.py --model runs/filled/model --base runs/base/model
+        [--examples 20] [--windows 1 2 4 8 16] [--grid] [--output runs/decode_wedlm]
+
+MODEL was trained with objective.task=wedlm on BASE, both on texts of generated_tasks.py (--write
+makes some). The questions are others than those. Texts are decoded one at a time, each by every
+decoding in turn, so that what else the machine does meets all alike; seconds are the process's own
+on its processor (one thread), and those of the clock stand beside. t(S) is the time of a forward
+pass of S rows behind 64 tokens. TPF is tokens for each forward pass, efficiency tokens for each row
+computed. Prints tables and writes OUTPUT.json.
+"""
+
+import argparse
+import json
+import os
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+from generated_tasks import LOW_ENTROPY, TASKS, Example, examples
+
+from igla.infer.backend import Rows
+from igla.infer.decoding import Autoregressive, Decoding
+from igla.infer.generator import Generator
+from igla.infer.sampling import Sampling
+from igla.infer.scheduler import Scheduler
+from igla.infer.torch_backend import TorchBackend
+from igla.infer.wedlm import DistancePenalty, First, Wedlm, WedlmStats
+
+CONTEXT, MOST = 64, 120
+ROWS = (1, 2, 4, 8, 12, 16, 24, 32)
+TAUS, LAMBDAS = (0.1, 0.4, 0.8), (0.0, 0.02, 0.1)
+
+
+@dataclass
+class Found:
+    """What a decoding has done: of each task its answers, whether right and as the autoregressive
+    one's, and tokens and seconds in all."""
+
+    stats: WedlmStats = field(default_factory=WedlmStats)
+    right: dict[str, list[bool]] = field(default_factory=dict)
+    same: dict[str, list[bool]] = field(default_factory=dict)
+    tokens: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    clock: float = 0.0
+
+    def speed(self, tasks: Sequence[str]) -> float:
+        return sum(self.tokens[task] for task in tasks) / sum(self.seconds[task] for task in tasks)
+
+    def share(self, kept: dict[str, list[bool]], tasks: Sequence[str]) -> float:
+        return statistics.fmean(one for task in tasks for one in kept[task])
+
+
+def decode(scheduler: Scheduler, decoding: Decoding, prompt: list[int], end: int) -> list[int]:
+    scheduler.submit(prompt, [decoding], max_tokens=MOST, stop_tokens=[end])
+    found: list[int] = []
+    while not scheduler.idle:
+        for progress in scheduler.step():
+            found += [decided.token for decided in progress.tokens]
+    return found
+
+
+def measured(
+    generator: Generator, asked: Sequence[Example], ways: dict[str, Callable[[Found], Decoding]]
+) -> dict[str, Found]:
+    """Every example by every way in turn; the first way is what others are compared with."""
+    found = {name: Found() for name in ways}
+    backend = TorchBackend(generator.model)
+    backend.kv_cache()._share = False  # no way is to find what another has computed
+    scheduler, end = Scheduler(backend), min(generator.ends)
+    for example in asked:
+        prompt, first = generator.prompt(example.question), None
+        for name, way in ways.items():
+            one = found[name]
+            start, clock = time.process_time(), time.perf_counter()
+            tokens = decode(scheduler, way(one), prompt, end)
+            seconds = time.process_time() - start
+            one.clock += time.perf_counter() - clock
+            first = tokens if first is None else first
+            task = example.task
+            one.seconds[task] = one.seconds.get(task, 0.0) + seconds
+            # The token that ends the text is decided as well, and not among them.
+            one.tokens[task] = one.tokens.get(task, 0) + len(tokens) + 1
+            text = generator.tokenizer.decode(tokens)
+            one.right.setdefault(task, []).append(text == example.answer)
+            one.same.setdefault(task, []).append(tokens == first)
+    return found
+
+
+def forward_seconds(generator: Generator) -> dict[int, float]:
+    """t(S): seconds of a pass of S rows behind a text, the least of 30: others only take time."""
+    backend = TorchBackend(generator.model)
+    cache = backend.kv_cache()
+    chance = np.random.default_rng(0)
+    known = generator.model.config.vocab_size
+    tokens = chance.integers(known, size=CONTEXT + max(ROWS))
+    backend.forward(tokens[:CONTEXT], np.arange(CONTEXT), [Rows(cache.open(), CONTEXT, logits=0)])
+    taken: dict[int, list[float]] = {rows: [] for rows in ROWS}
+    for _ in range(30):
+        for rows in ROWS:
+            places = np.arange(CONTEXT, CONTEXT + rows)
+            start = time.process_time()
+            backend.forward(tokens[places], places, [Rows(0, 0, rows)])
+            taken[rows].append(time.process_time() - start)
+    return {rows: min(seconds) for rows, seconds in taken.items()}
+
+
+def wedlm(
+    generator: Generator, window: int, tau: float = 0.4, penalty: float = 0.02,
+    first: First = "causal",
+) -> Callable[[Found], Decoding]:  # fmt: skip
+    assert generator.masks is not None, "the model has not learned to fill masks"
+    mask, rule = generator.masks.token_id, DistancePenalty(tau, penalty)
+    return lambda found: Wedlm(mask, window=window, rule=rule, first=first, stats=found.stats)
+
+
+def autoregressive(found: Found) -> Decoding:
+    return Autoregressive(Sampling())
+
+
+def told(name: str, found: Found, beside: Found, costs: dict[int, float]) -> dict[str, Any]:
+    """A row of the table."""
+    low, every = [*LOW_ENTROPY], [*TASKS]
+    tokens, stats = sum(found.tokens.values()), found.stats
+    row: dict[str, Any] = {
+        "decoding": name,
+        "tokens/s": found.speed(every),
+        "speed-up": found.speed(every) / beside.speed(every),
+        "of low entropy": found.speed(low) / beside.speed(low),
+        "by the clock": (tokens / found.clock) / (sum(beside.tokens.values()) / beside.clock),
+        "right": found.share(found.right, every),
+        "right of low entropy": found.share(found.right, low),
+        "as autoregressive": found.share(found.same, every),
+    }
+    if stats.passes:
+        forward = stats.tokens_per_forward(tokens)
+        rows = stats.rows / stats.passes
+        cost = float(np.interp(rows, [*costs], [*costs.values()]))
+        row |= {
+            "TPF": forward,
+            "efficiency": stats.cache_efficiency(tokens),
+            "rows": rows,
+            "TPF·t(1)/t(S)": forward * costs[1] / cost,
+        }
+    return row
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    for row in rows:
+        cells = (row.get(name, "") for name in names)
+        shown = (f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells)
+        lines.append("| " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def by_task(found: dict[str, Found], beside: Found) -> list[dict[str, Any]]:
+    return [
+        {"task": task}
+        | {f"right, {name}": statistics.fmean(one.right[task]) for name, one in found.items()}
+        | {
+            f"speed-up, {name}": one.speed([task]) / beside.speed([task])
+            for name, one in found.items()
+            if one is not beside
+        }
+        for task in TASKS
+    ]
+
+
+def write_texts(path: Path, count: int, asked: Sequence[Example]) -> None:
+    """Texts to train on, in a random order: of each task so many, none of them asked."""
+    texts = [one.text for one in examples(count, 0, frozenset(one.question for one in asked))]
+    random.Random(0).shuffle(texts)
+    path.write_text("\n\n".join(texts), encoding="utf-8")
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments.add_argument("--write", type=Path, help="write texts to train on here, and end")
+    arguments.add_argument("--texts", type=int, default=12_000, help="of each task, for --write")
+    arguments.add_argument("--model", type=Path)
+    arguments.add_argument("--base", type=Path)
+    arguments.add_argument("--examples", type=int, default=20, help="of each task")
+    arguments.add_argument("--windows", type=int, nargs="+", default=[1, 2, 4, 8, 16])
+    arguments.add_argument("--grid", action="store_true", help="τ and λ as well")
+    arguments.add_argument("--output", type=Path, default=Path("runs/decode_wedlm"))
+    asked = arguments.parse_args()
+    questions = examples(asked.examples, 1)
+    if asked.write is not None:
+        return write_texts(asked.write, asked.texts, examples(200, 1))
+    if asked.model is None or asked.base is None:
+        arguments.error("--model and --base are needed")
+    generator, base = Generator.load(asked.model), Generator.load(asked.base)
+    costs = forward_seconds(generator)
+    print(
+        table([{"S": rows, "ms": 1000 * s, "t(S)/t(1)": s / costs[1]} for rows, s in costs.items()])
+    )
+    ways = {"autoregressive": autoregressive}
+    ways |= {f"W={window}": wedlm(generator, window) for window in asked.windows}
+    ways |= {f"W={size}, by masks alone": wedlm(generator, size, first="mask") for size in (4, 8)}
+    found = measured(generator, questions, ways)
+    plain = found["autoregressive"]
+    rows = [told(name, one, plain, costs) for name, one in found.items()]
+    of_base = measured(base, questions, {"base, autoregressive": autoregressive})
+    rows += [told(name, one, plain, costs) for name, one in of_base.items()]
+    print("\n" + table(rows))
+    windows = [row for row in rows if row["decoding"] in {f"W={size}" for size in asked.windows}]
+    best = max(windows, key=lambda row: row["TPF·t(1)/t(S)"])["decoding"]
+    print(f"\nthe window to choose by t(S): {best}\n")
+    tasks = by_task({**of_base, "autoregressive": plain, best: found[best]}, plain)
+    print(table(tasks))
+    grid: list[dict[str, Any]] = []
+    if asked.grid:
+        size = int(best.removeprefix("W="))
+        ways = {"autoregressive": autoregressive} | {
+            f"τ={tau} λ={penalty}": wedlm(generator, size, tau, penalty)
+            for tau in TAUS
+            for penalty in LAMBDAS
+        }
+        tried = measured(generator, questions, ways)
+        plain = tried["autoregressive"]
+        grid = [told(name, one, plain, costs) for name, one in tried.items()]
+        print("\n" + table(grid))
+    asked.output.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "seconds_of_a_pass": costs,
+        "decodings": rows,
+        "window": best,
+        "tasks": tasks,
+        "grid": grid,
+    }
+    text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+    asked.output.with_suffix(".json").write_text(text, encoding="utf-8")
+    return None
+
+
+if __name__ == "__main__":
+    main()
