@@ -25,6 +25,7 @@ from igla.infer.wedlm import (
 )
 from igla.model.decoder import Decoder
 from igla.objective.dual_stream import attend_to_both, masked_stream
+from igla.ops.native import native
 
 Make = Callable[..., Decoder]
 MASK, END, VOCAB = 0, 1, 50
@@ -183,8 +184,8 @@ def test_the_cache_holds_what_reading_the_text_would_leave_and_no_island(
     decoder: Make, engine: str, first: First
 ) -> None:
     model = decoder()
-    # The last bits of a product hang on the number of its rows.
-    rounding = 1e-5 if engine == "torch" else 0
+    # Without kernels the last bits of a product hang on the number of its rows.
+    rounding = 0 if engine == "simulated" or native().library else 1e-5
 
     def backend() -> Backend:
         return TorchBackend(model) if engine == "torch" else SimulatedBackend(VOCAB)
