@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from minilm.tables import median, spread
+from minilm import turns
 from minilm.workers import Answer, ask
 
 from igla.recipe import Recipe, load_recipe
@@ -64,38 +64,19 @@ def measure(sources: dict[str, str], folder: Path, asked: argparse.Namespace) ->
     recipe = load_recipe(None, settings).replace(corpus__sources=sources)
     job = prepare(recipe, folder) | {"steps": asked.steps, "warmup": asked.warmup}
     write_durably(folder / "recipe.yaml", recipe.to_yaml())
-    found: dict[str, list[Answer]] = {name: [] for name in (IGLA, *TRAINERS)}
-    for pair in range(asked.pairs):
-        first = pair % len(found)
-        for name in [*found][first:] + [*found][:first]:
-            if name == IGLA:
-                output = str(folder / f"run-{pair}")
-                ours = {"recipe": str(folder / "recipe.yaml"), "output": output}
-                answer = ask("minilm.igla_worker", ours | {"warmup": asked.warmup})
-            else:
-                given, attention = TRAINERS[name]
-                answer = ask(
-                    "minilm.trainer_mlm_worker", job | {"arguments": given, "attention": attention}
-                )
-            answer["rate"] = answer["tokens"] / answer["seconds"]
-            found[name].append(answer)
-            print(f"pair {pair + 1}: {name}: {answer['rate']:,.0f} tokens/s", flush=True)
+
+    def run(name: str, pair: int) -> Answer:
+        if name == IGLA:
+            ours = {"recipe": str(folder / "recipe.yaml"), "output": str(folder / f"run-{pair}")}
+            return ask("minilm.igla_worker", ours | {"warmup": asked.warmup})
+        given, attention = TRAINERS[name]
+        theirs = {"arguments": given, "attention": attention}
+        return ask("minilm.trainer_mlm_worker", job | theirs)
+
     return {
         "vocab_size": job["vocab_size"],
         "batch_size": job["batch_size"],
-        "contestants": {
-            name: {
-                "tokens_per_second": spread([answer["rate"] for answer in answers]),
-                "igla_against_it": spread(
-                    [
-                        ours["rate"] / answer["rate"]
-                        for ours, answer in zip(found[IGLA], answers, strict=True)
-                    ]
-                ),
-                "peak_memory": median([answer["peak_memory"] for answer in answers]),
-            }
-            for name, answers in found.items()
-        },
+        "contestants": turns.against(turns.in_turn([IGLA, *TRAINERS], asked.pairs, run), IGLA),
     }
 
 
@@ -118,16 +99,8 @@ def prepare(recipe: Recipe, folder: Path) -> dict[str, Any]:
 
 def lines(result: dict[str, Any]) -> list[str]:
     """The result as a Markdown table."""
-    table = ["| | tokens/s | igla is faster | peak memory |", "|---|---|---|---|"]
-    for name, one in result["contestants"].items():
-        rate, ratio = one["tokens_per_second"], one["igla_against_it"]
-        table.append(
-            f"| {name} | {rate['median']:,.0f} "
-            f"| {ratio['median']:.1f} × [{ratio['least']:.1f}, {ratio['most']:.1f}] "
-            f"| {one['peak_memory'] / 1e9:.1f} GB |"
-        )
     return [
-        *table,
+        *turns.lines(result["contestants"]),
         "",
         f"Batches of {result['batch_size']} windows, vocabulary {result['vocab_size']:,}.",
     ]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from minilm.tables import median, spread
+from minilm import turns
 from minilm.workers import Answer, ask
 
 from igla.model.decoder.llama import LLAMA
@@ -79,40 +79,22 @@ def measure(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
     recipe = recipe_of(folder, asked)
     job = prepare(recipe, folder) | {"steps": asked.steps, "warmup": asked.warmup}
     write_durably(folder / "recipe.yaml", recipe.to_yaml())
-    trainers = {name: one for name, one in TRAINERS.items() if name not in asked.without}
-    found: dict[str, list[Answer]] = {name: [] for name in (IGLA, *trainers)}
-    for pair in range(asked.pairs):
-        first = pair % len(found)
-        for name in [*found][first:] + [*found][:first]:
-            if name == IGLA:
-                output = str(folder / f"run-{pair}")
-                ours = {"recipe": str(folder / "recipe.yaml"), "output": output}
-                answer = ask("minilm.igla_worker", ours | {"warmup": asked.warmup})
-            else:
-                how = trainers[name]
-                theirs = {"arguments": dict(how.arguments), "attention": how.attention}
-                answer = ask("decoder.trainer_worker", job | theirs | {"dtype": how.dtype})
-            answer["rate"] = answer["tokens"] / answer["seconds"]
-            found[name].append(answer)
-            print(f"pair {pair + 1}: {name}: {answer['rate']:,.0f} tokens/s", flush=True)
+
+    def run(name: str, pair: int) -> Answer:
+        if name == IGLA:
+            ours = {"recipe": str(folder / "recipe.yaml"), "output": str(folder / f"run-{pair}")}
+            return ask("minilm.igla_worker", ours | {"warmup": asked.warmup})
+        how = TRAINERS[name]
+        theirs = {"arguments": dict(how.arguments), "attention": how.attention, "dtype": how.dtype}
+        return ask("decoder.trainer_worker", job | theirs)
+
+    names = [IGLA, *(name for name in TRAINERS if name not in asked.without)]
     return {
         "size": recipe.model.size,
         "vocab_size": job["config"]["vocab_size"],
         "windows": asked.windows,
         "length": recipe.text.max_length,
-        "contestants": {
-            name: {
-                "tokens_per_second": spread([answer["rate"] for answer in answers]),
-                "igla_against_it": spread(
-                    [
-                        ours["rate"] / answer["rate"]
-                        for ours, answer in zip(found[IGLA], answers, strict=True)
-                    ]
-                ),
-                "peak_memory": median([answer["peak_memory"] for answer in answers]),
-            }
-            for name, answers in found.items()
-        },
+        "contestants": turns.against(turns.in_turn(names, asked.pairs, run), IGLA),
     }
 
 
@@ -155,16 +137,8 @@ def prepare(recipe: Recipe, folder: Path) -> dict[str, Any]:
 
 def lines(result: dict[str, Any]) -> list[str]:
     """The result as a Markdown table."""
-    table = ["| | tokens/s | igla is faster | peak memory |", "|---|---|---|---|"]
-    for name, one in result["contestants"].items():
-        rate, ratio = one["tokens_per_second"], one["igla_against_it"]
-        table.append(
-            f"| {name} | {rate['median']:,.0f} "
-            f"| {ratio['median']:.2f} × [{ratio['least']:.2f}, {ratio['most']:.2f}] "
-            f"| {one['peak_memory'] / 1e9:.1f} GB |"
-        )
     return [
-        *table,
+        *turns.lines(result["contestants"]),
         "",
         f"{result['size']}, batches of {result['windows']} windows of {result['length']} tokens, "
         f"vocabulary {result['vocab_size']:,}.",

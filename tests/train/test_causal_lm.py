@@ -3,7 +3,9 @@
 import json
 import math
 import random
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from igla.errors import UserError
+from igla.model.decoder import Decoder, load_decoder, save_decoder
 from igla.recipe import Recipe, load_recipe
 from igla.terminal import plain_console
 from igla.train.log import read_records
@@ -124,6 +127,25 @@ def test_a_base_goes_on_and_keeps_its_architecture(pretrain: Pretrain, tmp_path:
         json.loads((path / "model" / "config.json").read_text()) for path in (base, folder)
     )
     assert one == other
+
+
+def test_a_base_whose_head_is_its_own_resumes_bit_for_bit(
+    pretrain: Pretrain, tmp_path: Path, train_killed: Killing
+) -> None:
+    """Its words are updated row by row, when they are next read."""
+    tied = run(pretrain(), tmp_path / "tied") / "model"
+    untied = tmp_path / "untied"
+    shutil.copytree(tied, untied)
+    save_decoder(untied, Decoder(replace(load_decoder(tied).config, tied=False)))
+    recipe = pretrain(f"model.base={untied}", "train.save_steps=3", "optim.learning_rate=3e-3")
+    whole = run(recipe, tmp_path / "whole") / "model"
+    train_killed(recipe, tmp_path / "killed", 5)
+    assert resume(tmp_path / "killed", plain_console(quiet=True)).finished
+    killed = tmp_path / "killed" / "model"
+    assert (whole / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
+    before, after = load_decoder(untied), load_decoder(whole)
+    assert not torch.equal(before.words.weight, after.words.weight)
+    assert not torch.equal(before.head_weight, after.head_weight)
 
 
 def test_what_encoders_alone_know_is_refused(pretrain: Pretrain, tmp_path: Path) -> None:
