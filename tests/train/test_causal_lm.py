@@ -18,6 +18,7 @@ from igla.model.decoder import Decoder, load_decoder, save_decoder
 from igla.recipe import Recipe, load_recipe
 from igla.terminal import plain_console
 from igla.train.log import read_records
+from igla.train.pretraining import Pretraining
 from igla.train.run import resume, train
 
 Pretrain = Callable[..., Recipe]
@@ -100,8 +101,6 @@ def test_transformers_opens_it_as_llama_and_finds_the_same_loss(
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
 
     # What the run found, by their model on the windows that it validated on.
-    from igla.train.pretraining import Pretraining
-
     task = Pretraining.open(load_recipe(folder / "recipe.yaml"), folder, lambda line: None)
     nats = tokens = size = 0.0
     with torch.no_grad():

@@ -112,5 +112,5 @@ def _mask(
         seen_SS &= distance_SS < window
     if slopes_N is None:
         return seen_SS
-    scores_NSS = -slopes_N.to(dtype)[:, None, None] * distance_SS
-    return scores_NSS.masked_fill(~seen_SS, -torch.inf)
+    scores_NSS = -slopes_N[:, None, None] * distance_SS
+    return scores_NSS.to(dtype).masked_fill(~seen_SS, -torch.inf)

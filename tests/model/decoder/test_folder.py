@@ -61,6 +61,13 @@ def test_what_a_config_asks_for_and_cannot_be_is_named(
         load_decoder(folder)
 
 
+def test_a_mistral_that_does_not_speak_of_a_window_has_that_of_the_first(folder: Path) -> None:
+    change(folder, model_type="mistral")
+    assert load_decoder(folder).config == replace(CONFIG, sliding_window=4096)
+    change(folder, sliding_window=None)
+    assert load_decoder(folder).config == CONFIG
+
+
 def test_gpt2s_variants_are_named(tmp_path: Path) -> None:
     config = replace(
         CONFIG, kv_heads=4, position="learned", norm="layer", feed_forward="gelu_tanh",

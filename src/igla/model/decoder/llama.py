@@ -84,7 +84,8 @@ def _write_llama(config: DecoderConfig) -> dict[str, Any]:
 
 
 def _read_mistral(content: Mapping[str, Any], where: str) -> DecoderConfig:
-    return replace(read_common(content, where), sliding_window=content.get("sliding_window"))
+    # A folder that does not speak of a window has that of Mistral 7B, which was the first.
+    return replace(read_common(content, where), sliding_window=content.get("sliding_window", 4096))
 
 
 def _write_mistral(config: DecoderConfig) -> dict[str, Any]:

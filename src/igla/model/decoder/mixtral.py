@@ -27,7 +27,7 @@ def _read_mixtral(content: Mapping[str, Any], where: str) -> DecoderConfig:
         count=needed(content, "num_local_experts", where),
         chosen=needed(content, "num_experts_per_tok", where),
     )
-    config = read_common(content, where)
+    config = read_common({"rope_theta": 1e6} | dict(content), where)
     return replace(config, experts=experts, sliding_window=content.get("sliding_window"))
 
 

@@ -11,7 +11,7 @@ _KOSHEY: dict[str, Any] = dict(
     vocab_size=32_000, max_positions=131_072, rope_theta=1e7, norm_epsilon=1e-5,
 )  # fmt: skip
 NAMED_DECODERS: dict[str, dict[str, Any]] = {
-    # 5.2M parameters, and 31.9M: shapes that train here.
+    # 5.2M parameters, and 32.0M: shapes that train here.
     "igla-5m": dict(
         hidden_size=256, layers=6, heads=4, kv_heads=2, intermediate_size=640, tied=True,
         vocab_size=4096, max_positions=512,
