@@ -6,10 +6,13 @@ from math import log
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from igla.data.batch import pack
 from igla.infer.backend import Backend, Rows
 from igla.infer.decoding import Autoregressive, Decided, Decoding
+from igla.infer.generator import Generator, Masks
 from igla.infer.sampling import Sampling
 from igla.infer.scheduler import Progress, Scheduler
 from igla.infer.simulated import SimulatedBackend
@@ -267,3 +270,14 @@ def test_a_mask_sees_at_generation_what_it_saw_in_training(
         laid = Rows(backend.kv_cache().open(), start - begin, len(rows), logits=len(rows))
         found = backend.forward(tokens, positions, [laid])
         torch.testing.assert_close(found, learned[rows], rtol=1e-4, atol=1e-4)
+
+
+def test_a_decoder_that_fills_masks_does_so_unless_each_token_hangs_on_those_before(
+    decoder: Make,
+) -> None:
+    plain = Generator(decoder(), Tokenizer(BPE()), [END])
+    fills = Generator(decoder(), Tokenizer(BPE()), [END], masks=Masks(MASK, 32))
+    drawn, penalised = Sampling(temperature=0.7), Sampling(repetition_penalty=1.2)
+    assert isinstance(plain.decoding(drawn), Autoregressive)
+    assert isinstance(fills.decoding(drawn), Wedlm)
+    assert isinstance(fills.decoding(penalised), Autoregressive)

@@ -178,7 +178,10 @@ class GenerationEngine:
             self._running[generator, writing.number] = writing
 
     def _cancel(self, writing: Writing, index: int | None = None) -> None:
-        if writing.number is None or (writing.generator, writing.number) not in self._running:
+        if writing.number is None:
+            return
+        # After a failure another request may have the number.
+        if self._running.get((writing.generator, writing.number)) is not writing:
             return
         self._schedulers[writing.generator].cancel(writing.number, index)
         writing.live = set() if index is None else writing.live - {index}
