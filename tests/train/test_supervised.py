@@ -16,6 +16,7 @@ from igla.data.batch import pack
 from igla.data.conversations import Conversations, load_conversations
 from igla.data.split import VALIDATION
 from igla.errors import UserError
+from igla.infer.generator import Generator, is_decoder
 from igla.model.decoder import Decoder, DecoderConfig, load_decoder, packed_causal, save_decoder
 from igla.objective.sft import Supervised
 from igla.recipe import Recipe, load_recipe
@@ -251,6 +252,7 @@ def test_an_adapter_teaches_a_decoder_other_answers(
     train(tuning(*own), tmp_path / "run", QUIET)
     model = tmp_path / "run" / "model"
     assert (model / "adapter_config.json").exists() and not (model / "model.safetensors").exists()
+    assert is_decoder(model) and Generator.load(model).template is not None
     assert {generated(model, number) for number in range(6)} == {"even"}
     # The head of so small a model, which is frozen, leaves a quarter of a nat in any case.
     found = losses(tmp_path / "run")

@@ -28,6 +28,11 @@ def base_of(folder: Path) -> Path:
         ) from None
 
 
+def whole_folder(folder: Path) -> Path:
+    """Where the config.json of a model is: in an adapter's base, or in the folder itself."""
+    return base_of(folder) if is_adapter(folder) else folder
+
+
 def open_decoder(folder: Path) -> Decoder:
     """The decoder of a folder, with the adapter merged in where the folder is an adapter's."""
     if not is_adapter(folder):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
+from igla.adapt.opened import open_decoder, whole_folder
 from igla.errors import UserError
 from igla.infer.constraint import Constraint, Grammars
 from igla.infer.decoding import Autoregressive, Decoding
@@ -17,7 +18,7 @@ from igla.infer.scheduler import Scheduler
 from igla.infer.text_stream import TextStream
 from igla.infer.torch_backend import TorchBackend
 from igla.infer.wedlm import Wedlm
-from igla.model.decoder import Decoder, load_decoder
+from igla.model.decoder import Decoder
 from igla.model.decoder.families import FAMILIES
 from igla.model.decoder.folder import WEDLM
 from igla.model.folder import read_json
@@ -66,15 +67,15 @@ class Generator:
 
     @classmethod
     def load(cls, folder: Path, dtype: torch.dtype = torch.float32) -> "Generator":
-        """Open a folder of Hugging Face, to compute in a type."""
+        """Open a folder of Hugging Face, or of an adapter, to compute in a type."""
         use_best_float32()
         native()  # compiled now, if need be, and not with the first text
-        model = load_decoder(folder)
+        model = open_decoder(folder)
         model.compute_dtype = dtype
         tokenizer = load_tokenizer(folder)
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        learned = read_json(folder / "config.json").get(WEDLM)
+        learned = read_json(whole_folder(folder) / "config.json").get(WEDLM)
         masks = None if learned is None else Masks(learned["mask_token_id"], learned["block"])
         return cls(model, tokenizer, _ends(folder), ChatTemplate.of_folder(folder), masks)
 
@@ -136,7 +137,8 @@ class Generator:
 
 def is_decoder(folder: Path) -> bool:
     """Whether a folder's config.json is of a family of decoders."""
-    return read_json(folder / "config.json").get("model_type") in FAMILIES
+    content = read_json(whole_folder(folder) / "config.json")
+    return content.get("model_type") in FAMILIES
 
 
 def _ends(folder: Path) -> list[int]:
