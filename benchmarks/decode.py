@@ -48,6 +48,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=5, help="how often each contestant runs")
     arguments.add_argument("--tokens", type=int, default=128, help="that are written in a run")
     arguments.add_argument("--requests", type=int, default=16, help="of continuous batching")
+    arguments.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     arguments.add_argument("--shape", choices=["30m", "tiny"], default="30m")
     arguments.add_argument("--output", type=Path, default=Path("runs/decode"))
     asked = arguments.parse_args()
@@ -76,7 +77,13 @@ def measure(
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for turn in range(asked.rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            settings = [str(folder), str(scratch), str(asked.tokens), str(asked.requests)]
+            settings = [
+                str(folder),
+                str(scratch),
+                str(asked.tokens),
+                str(asked.requests),
+                str(asked.seconds),
+            ]
             one = work([CONTESTANTS[name], *settings])
             found[name].append(one)
             print(f"round {turn + 1}: {name}: {one['rate']:.1f} tokens/s", flush=True)

@@ -1,7 +1,9 @@
 """One contestant of benchmarks/decode.py in a process of its own; its last line is JSON.
 
 worker.py prepare FOLDER SHAPE SCRATCH
-worker.py KIND:PRECISION FOLDER SCRATCH TOKENS REQUESTS
+worker.py KIND:PRECISION FOLDER SCRATCH TOKENS REQUESTS SECONDS
+
+A run is repeated for at least so many seconds; the fastest counts.
 """
 
 import json
@@ -35,8 +37,6 @@ SHAPES = {
         intermediate_size=128,
     ),
 }
-# A run is repeated for at least so many seconds; the fastest counts.
-SECONDS = 2.0
 
 
 def main() -> None:
@@ -45,12 +45,13 @@ def main() -> None:
         said: dict[str, Any] = prepare(Path(rest[0]), rest[1], Path(rest[2]))
     else:
         engine, precision = kind.split(":")
-        folder, scratch, tokens, requests = Path(rest[0]), Path(rest[1]), *map(int, rest[2:])
+        folder, scratch, tokens, requests = Path(rest[0]), Path(rest[1]), *map(int, rest[2:4])
+        seconds = float(rest[4])
         write = ENGINES[engine](folder, scratch, precision, tokens)
         written = write()
-        said = {"written": written, "rate": tokens / fastest(write), "together": None}
+        said = {"written": written, "rate": tokens / fastest(write, seconds), "together": None}
         if engine == "igla":
-            said["together"] = together(folder, precision, tokens, requests)
+            said["together"] = together(folder, precision, tokens, requests, seconds)
     print(json.dumps(said))
 
 
@@ -77,9 +78,9 @@ def prepare(folder: Path, shape: str, scratch: Path) -> dict[str, Any]:
     return {"exported": True}
 
 
-def fastest(write: Callable[[], object]) -> float:
-    """Seconds of the fastest run."""
-    end, least = time.perf_counter() + SECONDS, float("inf")
+def fastest(write: Callable[[], object], seconds: float) -> float:
+    """Seconds of the fastest run of as many as there is time for."""
+    end, least = time.perf_counter() + seconds, float("inf")
     while time.perf_counter() < end:
         start = time.perf_counter()
         write()
@@ -110,11 +111,10 @@ def igla_backend(folder: Path, precision: str, room: int) -> Any:
     return TorchBackend(load_decoder(folder), precision=precision, cache_tokens=room)
 
 
-def together(folder: Path, precision: str, tokens: int, requests: int) -> float:
+def together(folder: Path, precision: str, tokens: int, requests: int, seconds: float) -> float:
     """Tokens a second of so many requests at a time."""
     backend = igla_backend(folder, precision, requests * (len(PROMPT) + tokens + 32))
-    seconds = fastest(lambda: scheduled(backend, tokens, requests))
-    return requests * tokens / seconds
+    return requests * tokens / fastest(lambda: scheduled(backend, tokens, requests), seconds)
 
 
 def igla(folder: Path, scratch: Path, precision: str, tokens: int) -> Callable[[], list[int]]:

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from igla.errors import UserError
@@ -61,7 +61,6 @@ class _Written:
     prompt: int = 0
     first: float = 0.0
     seconds: float = 0.0
-    ended: dict[int, str] = field(default_factory=dict)
 
 
 def generate(where: str, text: str | None, wanted: Wanted) -> None:

@@ -117,11 +117,15 @@ struct Int4Rows {
 
 // The sum of 16 numbers, by halves.
 inline float sum_of(Floats x) {
+#ifdef __AVX512F__
+  return _mm512_reduce_add_ps((__m512)x);
+#else
   float a[16];
   std::memcpy(a, &x, sizeof(a));
   for (int width = 8; width; width /= 2)
     for (int i = 0; i < width; i++) a[i] += a[i + width];
   return a[0];
+#endif
 }
 
 // y[s][c] (+)= x[s] · w[c] + bias for R columns from `column` on and S rows.
@@ -144,8 +148,10 @@ inline void weight_tile(const Weights& w, int64_t column, const float* x, int64_
   for (int r = 0; r < R; r++)
     for (int s = 0; s < S; s++) {
       float sum = sum_of(sums[r][s]);
-      if constexpr (Rows::kScaled) sum *= w.scales[column + r];
-      if (w.bias) sum += w.bias[column + r];
+      float bias = w.bias ? w.bias[column + r] : 0.0f;
+      // Fused by name: left to the compiler it is fused in some of these functions and not in
+      // others.
+      sum = Rows::kScaled ? std::fma(sum, w.scales[column + r], bias) : sum + bias;
       float& to = y[s * stride + column + r];
       to = add ? to + sum : sum;
     }

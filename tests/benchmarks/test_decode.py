@@ -1,0 +1,23 @@
+"""A small run of the benchmark of generation."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "decode.py"
+
+
+def test_all_who_write_the_same_tokens_are_measured(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript", reason="igla[onnx] is not installed")
+    command = [sys.executable, str(BENCHMARK), "--shape", "tiny", "--rounds", "1", "--tokens", "8"]
+    command += ["--requests", "3", "--seconds", "0.05", "--output", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "decode.json").read_text(encoding="utf-8"))["runs"]
+    assert {"igla int4", "igla onnx engine", "transformers generate", "ONNX Runtime"} <= set(found)
+    assert all(one["rate"] > 0 for [one] in found.values())
+    assert found["igla float32"][0]["together"] > 0
+    assert "| transformers generate | " in done.stdout
