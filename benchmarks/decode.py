@@ -49,6 +49,7 @@ def main() -> None:
     arguments.add_argument("--tokens", type=int, default=128, help="that are written in a run")
     arguments.add_argument("--requests", type=int, default=16, help="of continuous batching")
     arguments.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    arguments.add_argument("--only", nargs="+", choices=[*CONTESTANTS], help="contestants to run")
     arguments.add_argument("--shape", choices=["30m", "tiny"], default="30m")
     arguments.add_argument("--output", type=Path, default=Path("runs/decode"))
     asked = arguments.parse_args()
@@ -73,7 +74,10 @@ def measure(
         for name, kind in CONTESTANTS.items()
         if kind.split(":")[0] in NEEDS and find_spec(NEEDS[kind.split(":")[0]]) is None
     }
-    names = [name for name in CONTESTANTS if name not in left_out]
+    chosen = asked.only or [*CONTESTANTS]
+    names = [name for name in CONTESTANTS if name in chosen and name not in left_out]
+    if TRANSFORMERS not in names:
+        raise SystemExit(f"{TRANSFORMERS} has to be among them: the others are held against it")
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for turn in range(asked.rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
