@@ -54,10 +54,3 @@ def test_poison_is_not_learned_from(tmp_path: Path) -> None:
     assert found["swaps"] + found["rejected"] == 3
     assert found["left_out"]["its voice has given more in that hour than is learned from"] == 240
     assert found["worst_step"] >= -0.02
-
-
-def test_a_policy_that_changes_is_noticed(tmp_path: Path) -> None:
-    words = ("--calls", "120", "--every", "40", "--train", "900", *SMALL)
-    found = told("tools", tmp_path / "out", *words)
-    assert found["change"] == 40 and len(found["right"]) == 3
-    assert found["right"][0] > found["right"][1]
