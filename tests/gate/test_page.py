@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -58,15 +59,28 @@ class Page:
     def all(self, selector: str) -> list[WebElement]:
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
-    def until(self, true: Callable[[], Any]) -> None:
-        WebDriverWait(self.driver, 60).until(lambda _: true())
+    def until(self, true: Callable[[], Any]) -> Any:
+        """What comes to be true. The page draws its lists anew whenever it hears of something, also
+        between finding an element and reading it: then it is looked at again."""
+        redrawn = [StaleElementReferenceException]
+        return WebDriverWait(self.driver, 60, 0.1, redrawn).until(lambda _: true())
+
+    def texts(self, selector: str) -> list[str]:
+        """Of all such elements, as they are at one moment."""
+        script = "return [...document.querySelectorAll(arguments[0])].map((one) => one.innerText)"
+        found: list[str] = self.driver.execute_script(script, selector)
+        return found
+
+    def click(self, selector: str) -> None:
+        """Click the first such element, which may be drawn anew meanwhile."""
+        self.until(lambda: self.one(selector).click() is None)
 
     def press(self, key: str) -> None:
         self.one("body").send_keys(key)
 
     @property
     def shown(self) -> str:
-        return "".join(one.text for one in self.all(".matter"))
+        return "".join(self.texts(".matter"))
 
     def open(self, *texts: str) -> None:
         """See the page with these texts waiting, after all others were answered."""
@@ -136,7 +150,7 @@ def test_later_puts_a_decision_behind_the_others(page: Page) -> None:
     page.open("первый дом", "второй дом")
     page.press("s")
     assert page.shown == "второй дом"
-    assert [one.text for one in page.all("#rest span:nth-child(2)")] == ["первый дом"]
+    assert page.texts("#rest span:nth-child(2)") == ["первый дом"]
 
 
 def test_many_are_answered_at_once_and_taken_back_at_once(page: Page) -> None:
@@ -145,7 +159,7 @@ def test_many_are_answered_at_once_and_taken_back_at_once(page: Page) -> None:
     before = len(page.given())
     page.one("#every").click()
     assert "7 chosen" in page.one("#batch").text
-    page.all("#rest input")[0].click()
+    page.click("#rest input")
     assert "6 chosen" in page.one("#batch").text
     page.one("#block").click()
     page.until(lambda: len(page.given()) == before + 6)
@@ -175,7 +189,7 @@ def test_a_tool_call_is_shown_with_its_arguments(page: Page) -> None:
     page.until(lambda: page.all("#rest li"))
     page.press("a")
     page.until(lambda: page.shown == 'tool: shell\n{"command": "ls"}')
-    assert page.one("#current .note").text.startswith("call of shell")
+    assert page.texts("#current .note")[0].startswith("call of shell")
 
 
 def test_languages_and_light(page: Page) -> None:
@@ -202,7 +216,7 @@ def test_the_first_page_leads_to_this_one_and_back(page: Page) -> None:
 
 def test_a_version_is_let_serve_and_rolled_back_and_the_curve_has_both(page: Page) -> None:
     page.open("дом")
-    page.until(lambda: [one.text for one in page.all("tr.serving td")][:1] == ["v0001"])
+    page.until(lambda: page.texts("tr.serving td")[:1] == ["v0001"])
     assert "there are 1" in page.one("#curve-note").text
     versions = page.home.versions
 
@@ -214,19 +228,14 @@ def test_a_version_is_let_serve_and_rolled_back_and_the_curve_has_both(page: Pag
     figures = {"holdout": {"before": 0.9, "after": 0.8}, "learned": 40}
     versions.add(copy, About("v0001", 0, time.time(), False, "it is worse", figures))
     page.until(lambda: len(page.all("#versions tr")) == 2)
-    first = page.all("#versions tr")[0]
-    assert [one.text for one in first.find_elements(By.TAG_NAME, "td")][2:5] == [
-        "0.9 → 0.8",
-        "40",
-        "it is worse",
-    ]
+    assert page.texts("#versions tr:first-child td")[2:5] == ["0.9 → 0.8", "40", "it is worse"]
     assert len(page.all("#curve circle")) == 2
-    first.find_element(By.TAG_NAME, "button").click()
+    page.click("#versions tr:first-child button")
     page.driver.switch_to.alert.accept()
-    page.until(lambda: page.one("tr.serving td").text == "v0002")
+    page.until(lambda: page.texts("tr.serving td")[:1] == ["v0002"])
     decided = page.server.post("/v1/gate/decide", json={"text": "дом"}).json()
     assert decided["version"] == versions.serving().name == "v0002"
     page.one("#rollback").click()
     page.driver.switch_to.alert.accept()
-    page.until(lambda: page.one("tr.serving td").text == "v0001")
+    page.until(lambda: page.texts("tr.serving td")[:1] == ["v0001"])
     assert [one.event for one in page.log.audit()][-2:] == ["promoted", "rolled_back"]

@@ -102,11 +102,12 @@ def test_killed_again_and_again_it_ends_its_round_and_no_version_is_torn(
 ) -> None:
     home = learner.home
     give(log, slang(240))
+    saved = home.learning / "state"
     for _ in range(3):
+        before = set(saved.glob("step-*"))
         with running(home, log, QUICK) as process:
-            steps = len(list((home.learning / "state").glob("step-*")))
-            until(lambda: len(list((home.learning / "state").glob("step-*"))) > 0 or process.poll())
-            time.sleep(0.05 * steps)
+            # Each time it has gone on from where it was.
+            until(lambda before=before: set(saved.glob("step-*")) - before)
             process.send_signal(signal.SIGKILL)
             process.wait()
     assert round_at_work(home) is not None
