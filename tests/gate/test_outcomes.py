@@ -64,6 +64,14 @@ def test_one_matter_has_one_digest_whatever_its_case_width_and_spaces() -> None:
     assert digest("ты кто такой") != digest("ты кто таков")
 
 
+@pytest.mark.timeout(20)
+def test_a_letter_with_very_many_signs_on_it_has_a_digest_at_once() -> None:
+    """Sorting them takes the square of their number: half an hour of a server's only thread."""
+    below, above = "\u0323" * 500_000, "\u0301" * 500_000
+    assert digest("е" + above + below) != digest("е" + below + above)
+    assert digest("е\u0301\u0323") == digest("е\u0323\u0301")
+
+
 def test_a_tool_call_is_one_text_in_whatever_order_its_arguments_come() -> None:
     one = text_of_tool("shell", {"b": [1, 2], "a": "ls"}, "in a sandbox")
     assert one == text_of_tool("shell", {"a": "ls", "b": [1, 2]}, " in a sandbox ")

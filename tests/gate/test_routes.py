@@ -1,5 +1,6 @@
 """Decisions and feedback over HTTP."""
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -199,6 +200,37 @@ def test_what_no_database_holds_is_decided_and_kept_as_what_can_be_kept(
     )
     kept = log.decision(answer.json()["decision"])
     assert kept is not None and kept.text == 'tool: mail\n["дом \ufffd"]\n\ufffd!'
+
+
+def test_however_deep_the_arguments_are_the_server_does_not_fail(gate: httpx.Client) -> None:
+    """At some depth they can be read, and not written."""
+    headers = {"content-type": "application/json"}
+    for depth in (5, *range(930, 980), 5_000):
+        content = f'{{"tool": "mail", "arguments": {"[" * depth}{"]" * depth}}}'
+        answer = gate.post("/v1/gate/decide", content=content, headers=headers)
+        assert answer.status_code in (200, 400), (depth, answer.text)
+
+
+def test_what_is_given_back_as_it_came_may_hold_no_half_letter(gate: httpx.Client) -> None:
+    said = {
+        "comment": {"text": "дом"},
+        "attributeScores": {"TOXICITY": {"summaryScore": {"value": 0.1}}},
+        "requestedAttributes": {"TOXICITY": {}},
+    }
+    for method in ("analyze", "suggestscore"):
+        for more in ({"clientToken": "\ud83d"}, {"languages": ["\ud83d"]}):
+            answer = gate.post(
+                f"/v1alpha1/comments:{method}",
+                content=json.dumps({**said, **more}),
+                headers={"content-type": "application/json"},
+            )
+            assert answer.status_code == 400, answer.text
+
+
+@pytest.mark.parametrize("after", ["-1", str(2**63), "9" * 400])
+def test_a_place_that_no_log_has_is_refused(gate: httpx.Client, after: str) -> None:
+    answer = gate.get("/v1/gate/review", params={"after": after})
+    assert answer.status_code == 400 and answer.json()["error"].endswith(".")
 
 
 @pytest.mark.parametrize(

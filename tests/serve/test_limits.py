@@ -52,6 +52,7 @@ WRONG = [
     ("/predict", json.dumps({"inputs": [["a"]] * 33}).encode(), 413),
     ("/predict", b'{"inputs": "' + b"a" * 300_000 + b'"}', 413),
     ("/v2/models/default/infer", b"{}", 400),
+    ("/v2/models/default/infer", infer_body()[:-1] + b', "id": "\\ud83d"}', 400),
     ("/v2/models/default/infer", infer_body(shape=[2]), 400),
     ("/v2/models/default/infer", infer_body(datatype="FP32"), 400),
     ("/v2/models/default/infer", infer_body(name="image"), 400),

@@ -5,7 +5,7 @@ equally good, each such pair is a fair coin.
 """
 
 from dataclasses import dataclass
-from math import exp, inf, log
+from math import exp, log
 from typing import Any
 
 from scipy.special import betaln
@@ -63,7 +63,7 @@ def evidence(pairs: Paired) -> float:
     second, first = pairs.second + 1, pairs.first + 1
     upper = float(beta.logsf(0.5, second, first))
     total = log(2) + (pairs.first + pairs.second) * log(2) + betaln(second, first) + upper
-    return exp(total) if total < 700 else inf
+    return exp(min(total, 700.0))  # about the largest number: JSON has no infinite one
 
 
 def recommendation(pairs: Paired, one: str, other: str) -> str:

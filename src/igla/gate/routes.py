@@ -44,9 +44,12 @@ class Matter(BaseModel):
 
     def whole(self) -> str | None:
         """The one text that is decided on, if there is any."""
-        if self.tool is not None:
+        if self.tool is None:
+            return self.text
+        try:
             return text_of_tool(self.tool, self.arguments, self.context)
-        return self.text
+        except RecursionError:  # a little deeper than what was still read
+            raise Refused(400, "The arguments are nested too deeply.") from None
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "Matter":
@@ -80,7 +83,7 @@ async def decide(request: Request, body: DecideRequest) -> JSONResponse:
         raise Refused(400, "There is neither a text nor a tool to decide on.")
     served = service.model(body.model, body.version)
     if body.version is None:
-        served = gate.pick(served, body.subject or digest(text))
+        served = gate.pick(served, body.subject or text)
     asked = Asked(text, body.tool, body.subject, body.slice, keep=not body.do_not_store)
     decided = await gate.decide(request, served, asked)
     return JSONResponse(answer_of(decided), headers=version_header(served))
@@ -132,14 +135,14 @@ async def withdraw(request: Request, name: str) -> dict[str, Any]:
     """Takes a feedback of the same key back; nothing more is learned from it."""
     service, gate = service_of(request), gate_of(request)
     key = service.check_key(request, "feedback") or ""
-    stored = await gate.keep(Withdrawal(feedback=name, key=key))
+    stored = await gate.keep(Withdrawal(feedback=clean(name), key=key))
     return {"withdrawn": stored.id, "repeated": stored.repeated}
 
 
 @router.get("/review")
 async def review(
     request: Request,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int, Query(ge=0, lt=2**63)] = 0,
     most: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> dict[str, Any]:
     """Decisions that a person is to look at and has not, the longest waiting first."""

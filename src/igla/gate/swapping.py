@@ -235,8 +235,11 @@ class Swapping:
         pause = _SOON
         while True:
             started = asyncio.get_running_loop().time()
-            self._process = await apprentice.start()
-            code = await self._process.wait()
+            try:
+                self._process = await apprentice.start()
+                code = str(await self._process.wait())
+            except OSError as error:  # there is no memory for one, or it has ended at once
+                code = str(error)
             lived = asyncio.get_running_loop().time() - started
             pause = _SOON if lived > _SELDOM else min(2 * pause, _SELDOM)
             _LOG.error("The gate's learner has ended (%s); it is started again.", code)

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
+from sqlalchemy.exc import SQLAlchemyError
 
 from igla.errors import UserError
 from igla.gate.command_versions import change, report
@@ -95,12 +96,16 @@ def swapping_of(request: Request) -> Swapping:
 
 async def _changed(request: Request, event: str, version: str | None) -> dict[str, Any]:
     service, swapping = service_of(request), swapping_of(request)
-    service.check_admin(request)
-    actor = service.check_key(request, "admin") or "admin"
+    actor = service.check_admin(request)
     log = request.app.state.gate.log
     try:
         after = await asyncio.to_thread(change, swapping.home, log, event, actor, version)
     except UserError as error:
         raise Refused(409, str(error)) from None
+    except SQLAlchemyError:  # a rollback does not wait for a disk that is full
+        await swapping.follow(service)
+        serving = swapping.home.versions.serving().name
+        said = f"{serving} serves, but the log cannot be written: the audit trail does not say so."
+        raise Refused(503, said) from None
     await swapping.follow(service)
     return {"serving": after}

@@ -88,13 +88,15 @@ class Service:
         note(request, key=key.name)
         return key.name
 
-    def check_admin(self, request: Request) -> None:
-        """Refused without a key for admin, also where nothing else needs a key."""
-        if self.keys is None:
+    def check_admin(self, request: Request) -> str:
+        """The name of the request's key; Refused without one for admin, also where nothing else
+        needs a key."""
+        name = self.check_key(request, "admin")
+        if name is None:
             raise Refused(
                 403, "This needs a key for admin, and the server was started without keys."
             )
-        self.check_key(request, "admin")
+        return name
 
     async def score(
         self,
@@ -290,6 +292,8 @@ def route_class(refusal: Callable[[int, str], Response]) -> type[APIRoute]:
                     return refused_by(refusal, refused)
                 except RequestValidationError as error:
                     return refusal(400, _written(described(error)))
+                except UnicodeEncodeError:  # of what is given back as it came, as a client's mark
+                    return refusal(400, "The request holds half a letter: a lone surrogate.")
                 except WrongKind as error:
                     return refusal(400, str(error))
                 except HTTPException as error:

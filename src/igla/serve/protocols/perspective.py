@@ -38,6 +38,10 @@ def refusal(status: int, message: str) -> JSONResponse:
 router = APIRouter(prefix="/v1alpha1", route_class=route_class(refusal), tags=["Perspective"])
 
 
+# What is given back as it came. Of a text with a most pydantic sees that its letters are whole.
+Given = Annotated[str, Field(max_length=10_000)]
+
+
 class _Message(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
@@ -69,9 +73,9 @@ class AnalyzeRequest(_Message):
 
     comment: Text
     requested_attributes: Annotated[dict[str, Asked], Field(min_length=1, max_length=64)]
-    languages: list[str] = []
+    languages: list[Given] = []
     do_not_store: bool = False
-    client_token: str | None = None
+    client_token: Given | None = None
     span_annotations: bool = False
 
 
@@ -80,10 +84,10 @@ class SuggestCommentScoreRequest(_Message):
 
     comment: Text
     attribute_scores: Annotated[dict[str, SuggestedScores], Field(min_length=1, max_length=64)]
-    languages: list[str] = []
-    community_id: str | None = None
-    session_id: str | None = None
-    client_token: str | None = None
+    languages: list[Given] = []
+    community_id: Given | None = None
+    session_id: Given | None = None
+    client_token: Given | None = None
 
 
 @router.post("/comments:analyze")
