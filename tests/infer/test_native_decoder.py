@@ -1,11 +1,14 @@
 """The compiled decoder computes what the model's own code does, for every part there is."""
 
+import ctypes
+import platform
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
+from igla.infer import native_decoder
 from igla.infer.backend import Rows
 from igla.infer.native_decoder import why_not
 from igla.infer.torch_backend import TorchBackend, round_weights
@@ -13,7 +16,7 @@ from igla.model.decoder import Decoder
 from igla.model.decoder.config import DynamicScaling, LinearScaling
 from igla.ops import native
 from igla.ops.native import Native
-from igla.ops.weights import Precision
+from igla.ops.weights import PRECISIONS, Precision
 
 PARTS: dict[str, dict[str, object]] = {
     "Llama": {},
@@ -100,3 +103,41 @@ def test_a_model_that_the_kernels_cannot_compute_says_why(
     assert why_not(wide) == "the width of layers.0.ffn.down, 72, is no multiple of 32"
     reference = logits(TorchBackend(wide, compiled=False))
     assert torch.equal(logits(TorchBackend(wide)), reference)
+
+
+@pytest.fixture(scope="module")
+def without_avx512(kernels: None, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """The decoder's kernel, compiled for a processor that has no AVX-512."""
+    if platform.machine() != "x86_64":
+        pytest.skip("this processor never has AVX-512")
+    compiler, folder = ["g++", "-mno-avx512f"], tmp_path_factory.mktemp("narrow")
+    native._object(compiler, native.SOURCES / "decode.cpp", folder / "decode.o")
+    library = folder / "decode.so"
+    native._run([*compiler, "-shared", "-fopenmp", str(folder / "decode.o"), "-o", str(library)])
+    function: Callable[..., None] = ctypes.CDLL(str(library)).decode
+    function.argtypes = native_decoder._decode._find(None).argtypes  # type: ignore[attr-defined]
+    return function
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("parts", ["Llama", "heads of 64", "ALiBi", "window"])
+def test_narrower_processors_compute_the_same_and_no_bit_hangs_on_the_cut(
+    parts: str,
+    precision: Precision,
+    decoder: Callable[..., Decoder],
+    without_avx512: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def backend() -> TorchBackend:
+        return TorchBackend(decoder(**PARTS[parts]), precision=precision)
+
+    wide = logits(backend())
+    monkeypatch.setitem(native_decoder._decode._functions, None, without_avx512)
+    torch.testing.assert_close(logits(backend()), wide, atol=1e-4, rtol=1e-4)
+    tokens, places = np.random.default_rng(1).integers(0, 61, 31), np.arange(31)
+    whole, cut = backend(), backend()
+    expected = whole.forward(tokens, places, [Rows(whole.kv_cache().open(), 31)])
+    sequence = cut.kv_cache().open()
+    cut.forward(tokens[:18], places[:18], [Rows(sequence, 18)])
+    found = cut.forward(tokens[18:], places[18:], [Rows(sequence, 4, 9)])
+    assert torch.equal(found, expected[18:])

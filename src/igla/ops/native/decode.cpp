@@ -138,46 +138,65 @@ struct Sight {
   }
 };
 
+// What a thread needs for one row: where each key and value is that it attends to, and weights.
+struct Row {
+  std::vector<const float*> keys, values;
+  std::vector<float> weights;
+
+  void reserve(int64_t count) {
+    if (int64_t(weights.size()) >= count) return;
+    keys.resize(count);
+    values.resize(count);
+    weights.resize(count);
+  }
+};
+
 // One row's queries of the heads that share head `k` of keys and values.
+//
+// Where keys are is looked up first, so that one loop goes over all of them: a compiler makes two
+// of a loop that reads here from the pool and there from this forward, and sums in each as it
+// likes.
 template <int Width>
 void attend(const ModelTable& m, const LayerTable& l, const Sight& sight, int64_t k,
             const float* query, const float* fresh_keys, const float* fresh_values,
-            const int64_t* positions, int64_t position, float* out, std::vector<float>& scores) {
+            const int64_t* positions, int64_t position, float* out, Row& row) {
   int64_t width = Width ? Width : m.head_dim, group = m.heads / m.kv_heads;
   const SequenceTable& s = *sight.sequence;
   int64_t held = sight.pool - sight.from, count = held + sight.scratch;
   int64_t kv_width = m.kv_heads * width;
-  const float* keys = l.keys + k * m.slots * width;
-  const float* values = l.values + k * m.slots * width;
-  if (int64_t(scores.size()) < count) scores.resize(count);
-  auto slot = [&](int64_t place) { return s.blocks[place / kBlock] * kBlock + place % kBlock; };
+  row.reserve(count);
+  for (int64_t i = 0; i < held; i++) {
+    int64_t place = sight.from + i;
+    int64_t slot = s.blocks[place / kBlock] * kBlock + place % kBlock;
+    int64_t at = (k * m.slots + slot) * width;
+    row.keys[i] = l.keys + at;
+    row.values[i] = l.values + at;
+  }
+  for (int64_t i = held; i < count; i++) {
+    int64_t at = (sight.first_scratch + i - held) * kv_width + k * width;
+    row.keys[i] = fresh_keys + at;
+    row.values[i] = fresh_values + at;
+  }
   float scale = 1 / std::sqrt(float(width));
+  float* p = row.weights.data();
   for (int64_t g = 0; g < group; g++) {
     const float* q = query + (k * group + g) * width;
     float slope = m.slopes ? m.slopes[k * group + g] : 0;
-    float most = -INFINITY;
-    for (int64_t i = 0; i < count; i++) {
-      int64_t row = sight.first_scratch + i - held;
-      const float* key =
-          i < held ? keys + slot(sight.from + i) * width : fresh_keys + row * kv_width + k * width;
-      float score = dot<Width>(q, key, width) * scale;
-      if (slope != 0) {
-        int64_t there = i < held ? sight.from + i : positions[row];
-        score -= slope * float(std::abs(position - there));
+    for (int64_t i = 0; i < count; i++) p[i] = dot<Width>(q, row.keys[i], width) * scale;
+    if (slope != 0)
+      for (int64_t i = 0; i < count; i++) {
+        int64_t there = i < held ? sight.from + i : positions[sight.first_scratch + i - held];
+        p[i] = std::fma(-slope, float(std::abs(position - there)), p[i]);
       }
-      scores[i] = score;
-      most = std::max(most, score);
-    }
+    float most = -INFINITY;
+    for (int64_t i = 0; i < count; i++) most = std::max(most, p[i]);
     float total = 0;
-    float* p = scores.data();
     SIMD_SUM(total) for (int64_t i = 0; i < count; i++)
       total += p[i] = exponential(p[i] - most);
     float* o = out + (k * group + g) * width;
     std::fill(o, o + width, 0.0f);
     for (int64_t i = 0; i < count; i++) {
-      int64_t row = sight.first_scratch + i - held;
-      const float* value = i < held ? values + slot(sight.from + i) * width
-                                    : fresh_values + row * kv_width + k * width;
+      const float* value = row.values[i];
       float share = p[i];
       SIMD for (int64_t d = 0; d < width; d++)
         o[d] += share * value[d];
@@ -205,7 +224,7 @@ void decode(const ModelTable& m, const SequenceTable* sequences, int64_t count, 
   float* last = up + rows * m.intermediate;
 #pragma omp parallel
   {
-    std::vector<float> scores;
+    Row row;
     for (int64_t index = 0; index < m.layers; index++) {
       const LayerTable& l = m.layer[index];
       normalize_rows(x, l.attention_norm, l.attention_norm_bias, eps, y, rows, m.hidden);
@@ -236,7 +255,7 @@ void decode(const ModelTable& m, const SequenceTable* sequences, int64_t count, 
         for (int64_t k = 0; k < m.kv_heads; k++) {
           auto run = m.head_dim == 64 ? attend<64> : m.head_dim == 128 ? attend<128> : attend<0>;
           run(m, l, Sight(*sequence_of[t], t, l.window), k, q + t * q_width, keys, values,
-              positions, positions[t], y + t * q_width, scores);
+              positions, positions[t], y + t * q_width, row);
         }
       multiply(l.out, y, rows, q_width, x, m.hidden, true);
 #pragma omp barrier
