@@ -162,6 +162,15 @@ def test_the_confidence_is_that_of_the_model_and_not_of_the_temperature() -> Non
 
 
 @pytest.mark.parametrize("first", ["causal", "mask"])
+def test_a_budget_that_others_use_up_leaves_each_text_a_place_to_decide(first: First) -> None:
+    target = target_of(60)
+    backend = SimulatedBackend(VOCAB, distribution=oracle(target, lambda place: place % 3 != 1))
+    decodings = [Wedlm(MASK, window=12, first=first) for _ in range(4)]
+    found = decide(Scheduler(backend, budget=16), [target[:4]] * 4, decodings)
+    assert found == [target[4:44]] * 4
+
+
+@pytest.mark.parametrize("first", ["causal", "mask"])
 @pytest.mark.parametrize("end_at", [4, 9, 12, 20])
 def test_a_text_ends_at_its_end_token_wherever_the_window_stands(end_at: int, first: First) -> None:
     target = target_of(80, end_at)

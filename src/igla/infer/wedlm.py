@@ -155,7 +155,8 @@ class Wedlm:
 
     def propose(self, text: Text, room: int) -> Proposal:
         causal = self._first == "causal"
-        room = room if causal else max(1, room)  # a place has to be decided
+        if not causal:  # a place has to be decided, whatever stands there already
+            room = max(1 + sum(one is not None for one in self._window.ahead), room)
         places = self._window.refilled(min(self._size, room))
         self._laid = topological_order(places)[:room]
         if causal and self._laid[-1:] == [0]:
