@@ -131,6 +131,15 @@ def test_a_draft_model_leaves_no_sequence_behind() -> None:
     assert small.kv_cache().use().sequences == 0
 
 
+def test_a_draft_that_knows_fewer_positions_guesses_no_further() -> None:
+    small, counts = engine(0), SpeculativeStats()
+    small.max_positions = 20
+    drafter = DraftModel(small, Sampling())
+    [found] = texts(engine(0), [Speculative(drafter, Sampling(), stats=counts)], 40)
+    assert found == texts(engine(0), [Autoregressive(Sampling())], 40)[0]
+    assert counts.kept == counts.guessed > 10
+
+
 def test_a_full_cache_of_the_draft_means_fewer_guesses() -> None:
     small = engine(1)
     small.kv_cache().reserve(small.kv_cache().open(), 599 * 16)

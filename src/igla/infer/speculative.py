@@ -150,6 +150,11 @@ class DraftModel:
 
     def draft(self, text: Text, count: int) -> Draft:
         cache, tokens = self._backend.kv_cache(), text.tokens
+        if (limit := self._backend.max_positions) is not None:
+            # The last guess is not read any more, so it may stand behind the last position.
+            count = min(count, limit + 1 - len(tokens))
+        if count < 1:
+            return Draft([])
         known = min(cache.length(self._sequence), len(tokens) - 1)
         held = cache.tokens(self._sequence)
         while held[:known] != tokens[:known]:
