@@ -60,8 +60,6 @@ def build_with_mask(recipe: Recipe, start: Start, say: Say) -> Decoder:
             f"{start.base} has layers that keep a state: they read a text in its order alone, and "
             "cannot learn objective.task=wedlm."
         )
-    if model.config.is_recurrent:
-        raise UserError(f"{start.base} has layers of linear cost, which have no place for masks.")
     known = load_tokenizer(start.base).get_vocab_size()
     if mask < known:
         return model
