@@ -161,6 +161,26 @@ def test_what_cannot_be_learned_from_is_counted_and_refused_or_dropped(
     assert lost > 0 and f"cut at {LENGTH} tokens: 1 conversations, {lost} tokens lost" in lines
 
 
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"messages": [None, *asked(3)]}, "a message has no role"),
+        ({"messages": ["Is 3 odd?", "odd"]}, "a message has no role"),
+        ({"conversations": [None, {"from": "gpt", "value": "a"}]}, "a message has no role"),
+        ({"conversations": ["q", "a"]}, "a message has no role"),
+        ({"instruction": None, "input": "3", "output": "odd"}, "message of 'user' is no text"),
+        ({"instruction": "q", "instances": "odd"}, "it holds no messages"),
+        ({"instruction": "q", "instances": ["odd"]}, "message of 'assistant' is no text"),
+        ({"instruction": "q", "instances": [{"input": ""}]}, "'assistant' is no text"),
+    ],
+)
+def test_a_row_that_is_no_conversation_is_said_and_none_of_it_passed_over(
+    row: dict[str, Any], why: str, encoder: TextEncoder, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=f"row 1: .*{why}"):
+        read(write(tmp_path / "rows.jsonl", [row]), encoder)
+
+
 def test_a_template_that_fails_is_named(encoder: TextEncoder, tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", [{"messages": asked(3)}])
     with pytest.raises(UserError, match="the chat template does not take this: no users here"):

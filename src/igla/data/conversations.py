@@ -240,8 +240,7 @@ def _messages(row: Row) -> Messages | None:
     # What a row does not say, Arrow has as null, since others do.
     return [
         {key: value for key, value in one.items() if value is not None or key == "content"}
-        for one in found
-        if isinstance(one, dict)
+        for one in map(_fields, found)
     ]
 
 
@@ -249,10 +248,13 @@ def _shared(row: Row) -> Messages | None:
     found = row["conversations"]
     if not isinstance(found, list):
         return None
-    return [
-        {"role": _ROLES.get(one.get("from"), one.get("from")), "content": one.get("value")}
-        for one in found
-    ]
+    said = [(one.get("from"), one.get("value")) for one in map(_fields, found)]
+    return [{"role": _ROLES.get(str(speaker), speaker), "content": text} for speaker, text in said]
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """A message's; what is none has no role, which is said of its conversation."""
+    return value if isinstance(value, dict) else {}
 
 
 def _pair(prompt: Any, completion: Any) -> Messages:
@@ -264,15 +266,18 @@ def _pair(prompt: Any, completion: Any) -> Messages:
 
 
 def _instruction(row: Row) -> Messages:
-    given = row.get("input")
-    asked = f"{row['instruction']}\n\n{given}" if given else row["instruction"]
-    return _pair(asked, row["output"])
+    asked, given = row["instruction"], row.get("input")
+    if given and isinstance(asked, str):
+        asked = f"{asked}\n\n{given}"
+    return _pair(asked, row.get("output"))
 
 
 def _instances(row: Row) -> Messages | None:
     """As in self-instruct's seeds: an instruction with inputs and outputs, of which the first."""
     found = row["instances"]
-    return _instruction({"instruction": row["instruction"], **found[0]}) if found else None
+    if not isinstance(found, list) or not found:
+        return None
+    return _instruction({**_fields(found[0]), "instruction": row["instruction"]})
 
 
 def _spoken(row: Row) -> Messages | None:
