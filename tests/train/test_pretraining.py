@@ -15,15 +15,15 @@ from igla.errors import UserError
 from igla.model.encoder import Encoder
 from igla.model.folder import load_pretrained, read_shape
 from igla.model.language import MaskedLanguageModel
-from igla.recipe import Recipe, load_recipe
+from igla.recipe import DECODER_TASKS, Recipe, load_recipe
 from igla.terminal import plain_console
 from igla.train.log import read_records
 from igla.train.pretext import PRETEXTS
 from igla.train.run import resume, train
 
 Pretrain = Callable[..., Recipe]
-# Decoders have tests of their own (test_causal_lm.py).
-ENCODERS = [task for task in PRETEXTS if task != "causal_lm"]
+# Decoders have tests of their own (test_causal_lm.py, test_wedlm.py).
+ENCODERS = [task for task in PRETEXTS if task not in DECODER_TASKS]
 Killing = Callable[[Recipe, Path, int], None]
 
 
