@@ -96,8 +96,9 @@ def test_a_version_is_swapped_in_by_itself_while_the_server_answers(
     try:
         teaching.give(slang(120))
         teaching.until(lambda: teaching.versions()["serving"]["name"] == "v0002")
-        teaching.until(lambda: any(version == "v0002" for version, _, _ in list(seen)))
-        time.sleep(0.5)
+        teaching.until(
+            lambda: {text for version, text, _ in list(seen) if version == "v0002"} == {*TEXTS}
+        )
     finally:
         stop.set()
         for one in asking:

@@ -62,7 +62,7 @@ def test_corals_moderation_phase_is_answered(server: str) -> None:
         "clientToken": "comment:e53cbeba",
         "communityId": "Coral:http://localhost:8080/",
     }
-    answer = httpx.post(f"{server}/v1alpha1/comments:analyze?key=k", json=asked, timeout=0.8)
+    answer = httpx.post(f"{server}/v1alpha1/comments:analyze?key=k", json=asked, timeout=30)
     assert answer.json()["attributeScores"]["TOXICITY"]["summaryScore"]["value"] < 0.5
 
 

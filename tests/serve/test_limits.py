@@ -222,8 +222,8 @@ def test_a_row_of_dots_is_split_at_once() -> None:
     text = "a" + "." * 100_000 + "a"
     start = time.perf_counter()
     assert sentences(text, 31) == [(0, len(text))]
+    assert time.perf_counter() - start < 5  # one look back for each dot would take minutes
     assert sentences("Да... Нет?! " * 3, 31)[:2] == [(0, 5), (6, 11)]
-    assert time.perf_counter() - start < 1
 
 
 @pytest.mark.parametrize("length", ["9" * 5000, "²", "-1", "1.5"])
@@ -289,7 +289,8 @@ def test_more_than_the_queue_holds_is_refused_for_good(
         long = httpx.post(f"{running.address}/predict", json={"inputs": "дом " * 5000})
         short = httpx.post(f"{running.address}/predict", json={"inputs": "дом"})
         why = httpx.post(f"{running.address}/igla/v1/explain", json={"text": "дом " * 5000})
-    assert long.status_code == 413 and "500 are the most" in long.json()["error"]
+    # Three quarters of the queue: some room is always left for others.
+    assert long.status_code == 413 and "375 are the most" in long.json()["error"]
     assert short.status_code == 200
     assert why.status_code == 413
 
