@@ -19,6 +19,7 @@ from igla.infer.generator import Generator
 from igla.infer.sampling import Sampling
 from igla.infer.text_stream import TextStream
 from igla.model.decoder import Decoder, DecoderConfig, save_decoder
+from igla.serve.keys import add_key
 from igla.text.tokenizer import TextEncoder, save_tokenizer, train_tokenizer
 
 Serve = Callable[..., AbstractContextManager[Any]]
@@ -263,6 +264,46 @@ def test_what_cannot_be_is_answered_400_in_a_sentence(
     assert isinstance(body, dict)
     assert said in body["message"]
     assert body["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("route", "change"),
+    [
+        ("completions", {"prompt": []}),
+        ("completions", {"prompt": [], "stream": True}),
+        ("completions", {"prompt": [[]]}),
+        ("completions", {"prompt": "\ud83d"}),
+        ("completions", {"prompt": "кот", "stop": "\ud83d"}),
+        ("completions", {"prompt": "кот", "regex": "\ud83d"}),
+        ("completions", {"prompt": [[1]] * 33}),
+        ("chat/completions", {"messages": []}),
+        ("chat/completions", {"messages": [{"role": "user", "content": "\ud83d"}]}),
+        ("chat/completions", {"messages": [{"role": "\ud83d", "content": "кот"}]}),
+    ],
+)
+def test_the_server_fails_at_nothing_that_is_sent(
+    address: str, route: str, change: dict[str, object]
+) -> None:
+    answer = httpx.post(
+        f"{address}/v1/{route}",
+        content=json.dumps({"model": "cat", "max_tokens": 4, **change}),
+        headers={"content-type": "application/json"},
+        timeout=60,
+    )
+    assert answer.status_code < 500, answer.text
+
+
+def test_nothing_is_computed_for_who_has_no_key_and_a_request_counts_once(
+    decoder: Path, serve: Serve, tmp_path: Path
+) -> None:
+    key = add_key(tmp_path / "keys.json", "reader", ("score",), 1)
+    asked = {"model": "default", "prompt": "кот", "max_tokens": 4, "regex": "("}
+    with serve(str(decoder), "--keys", str(tmp_path / "keys.json")) as running:
+        url, headers = f"{running.address}/v1/completions", {"x-api-key": key}
+        assert httpx.post(url, json=asked).status_code == 401
+        del asked["regex"]
+        statuses = [httpx.post(url, json=asked, headers=headers).status_code for _ in range(2)]
+    assert statuses == [200, 429]
 
 
 def test_tools_images_and_unknown_models_are_refused(client: openai.OpenAI) -> None:

@@ -46,9 +46,7 @@ class Attention:
         if gone := self.log.gone_since(self._gone):
             self._gone = gone[-1].seq
             names = {one.id for one in gone}
-            self.feedback = [
-                one for one in self.feedback if one.id not in names and one.decision not in names
-            ]
+            self.feedback = [one for one in self.feedback if one.id not in names]
         while decided := self.log.decisions(self._decided, version=serving):
             self._decided = decided[-1].seq
             texts = [decision.text or "" for decision in decided]

@@ -1,6 +1,5 @@
 """What the commands of `igla gate` for its versions do."""
 
-import getpass
 import json
 from contextlib import closing
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from igla.errors import UserError
 from igla.gate.comparison import compare, stop_comparing
 from igla.gate.home import Home
 from igla.gate.log import Event, GateLog
+from igla.gate.log.command import at_command_line
 
 
 def print_versions(folder: Path, *, as_json: bool) -> None:
@@ -32,7 +32,7 @@ def print_versions(folder: Path, *, as_json: bool) -> None:
 def let_serve(folder: Path, log: str, event: str, version: str | None) -> None:
     """Roll back, or promote a version; a server that runs follows within a second."""
     with closing(GateLog(log)) as opened:
-        print(f"{change(_home(folder), opened, event, getpass.getuser(), version)} serves")
+        print(f"{change(_home(folder), opened, event, at_command_line(), version)} serves")
 
 
 def learn_now(folder: Path) -> None:

@@ -44,12 +44,9 @@ class Matter(BaseModel):
 
     def whole(self) -> str | None:
         """The one text that is decided on, if there is any."""
-        if self.tool is None:
-            return self.text
-        try:
+        if self.tool is not None:
             return text_of_tool(self.tool, self.arguments, self.context)
-        except RecursionError:  # a little deeper than what was still read
-            raise Refused(400, "The arguments are nested too deeply.") from None
+        return self.text
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "Matter":

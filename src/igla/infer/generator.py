@@ -101,7 +101,12 @@ class Generator:
         if self.template is None:
             raise UserError("The model has no chat template: ask it to complete a text.")
         # The template writes what a text begins with.
-        return self.tokenizer.encode(self.template.prompt(messages), add_special_tokens=False).ids
+        text = self.template.prompt(messages)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UserError("There is half a letter in them: a lone surrogate.") from None
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def scheduler(self, cache_tokens: int) -> Scheduler:
         """One of its own, over a cache of so many tokens."""

@@ -77,15 +77,20 @@ class Service:
     def check_key(self, request: Request, scope: Scope) -> str | None:
         """The name of the request's key; None where no keys are asked for.
 
-        Refused when they are and the request has none that is for this.
+        Refused when they are and the request has none that is for this. What has been checked of a
+        request once is not counted again.
         """
         if self.keys is None:
             return None
+        passed: dict[Scope, str] = request.scope.setdefault("igla.passed", {})
+        if scope in passed:
+            return passed[scope]
         try:
             key = self.keys.check(_key_of(request), scope)
         except Denied as denied:
             raise Refused(denied.status, denied.message, denied.wait) from None
         note(request, key=key.name)
+        passed[scope] = key.name
         return key.name
 
     def check_admin(self, request: Request) -> str:
@@ -294,6 +299,8 @@ def route_class(refusal: Callable[[int, str], Response]) -> type[APIRoute]:
                     return refusal(400, _written(described(error)))
                 except UnicodeEncodeError:  # of what is given back as it came, as a client's mark
                     return refusal(400, "The request holds half a letter: a lone surrogate.")
+                except RecursionError:  # at an edge where it could be read, and not written again
+                    return refusal(400, "The request is nested too deeply.")
                 except WrongKind as error:
                     return refusal(400, str(error))
                 except HTTPException as error:

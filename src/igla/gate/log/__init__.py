@@ -46,10 +46,11 @@ class GateLog:
     `seq` of the last record it has had; 0 at first) misses nothing that is written later.
 
     per_hour  feedbacks that one API key may give in an hour; None: as many as it likes
+    make      whether a file of SQLite's is made where there is none; else UserError
     """
 
-    def __init__(self, url: str, per_hour: int | None = None):
-        self.database = Database(url)
+    def __init__(self, url: str, per_hour: int | None = None, *, make: bool = True):
+        self.database = Database(url, make=make)
         self.per_hour = per_hour
 
     def write(self, entries: Sequence[Entry]) -> list[Stored | NotStored]:

@@ -1,6 +1,7 @@
 """What the commands of `igla gate` do with a log."""
 
 import getpass
+import os
 import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -11,7 +12,7 @@ from typing import get_args
 from sqlalchemy.exc import DBAPIError
 
 from igla.errors import UserError
-from igla.gate.context import clean, digest
+from igla.gate.context import clean, digest, visible
 from igla.gate.log import GateLog, NewFeedback, NotStored
 from igla.gate.log.exporting import export
 from igla.gate.log.importing import import_feedback
@@ -22,7 +23,7 @@ from igla.terminal import plain_console
 
 def print_status(url: str) -> None:
     """Print what is in a log, and whether its audit trail is whole; UserError when it is not."""
-    with _log(url) as log:
+    with _log(url, make=False) as log:
         counts, fault, trail = log.counts(), log.audit_fault(), log.audit_end()
     print(f"log\t{log.database}")
     for kind, table in counts.items():
@@ -47,10 +48,10 @@ def give_feedback(url: str, words: list[str], text: str | None, who: str) -> Non
             [
                 NewFeedback(
                     outcome=outcome_of(outcome),
-                    decision=decision,
+                    decision=decision and clean(decision),
                     text=None if text is None else clean(text),
                     context=None if text is None else digest(text),
-                    who=who,
+                    who=visible(who, 200),
                     source="command",
                 )
             ]
@@ -62,7 +63,7 @@ def give_feedback(url: str, words: list[str], text: str | None, who: str) -> Non
 
 def export_log(url: str, path: Path, what: str) -> None:
     """Write a log's records to a file, and say how many."""
-    with _log(url) as log:
+    with _log(url, make=False) as log:
         count = export(log, path, what)
     plain_console(stderr=True).print(f"{count:,} rows of {what} in {path}")
 
@@ -72,7 +73,7 @@ def import_log(url: str, file: Path, minus_one: str) -> None:
     if minus_one not in get_args(MinusOne):
         raise UserError(f"--minus-one is {' or '.join(get_args(MinusOne))}, not {minus_one}.")
     with _log(url) as log:
-        done = import_feedback(log, file, minus_one, _actor())  # type: ignore[arg-type]
+        done = import_feedback(log, file, minus_one, at_command_line())  # type: ignore[arg-type]
     print(f"{done.stored:,} feedbacks stored, {done.known:,} were there")
 
 
@@ -80,26 +81,32 @@ def erase(url: str, person: str | None, older_than: str | None) -> None:
     """Erase one person's records, or old ones, and say how many."""
     if (person is None) == (older_than is None):
         raise UserError("Name --person, or --older-than; one of them.")
-    with _log(url) as log:
+    with _log(url, make=False) as log:
         if person is not None:
-            erased = log.erase_person(person, _actor())
+            erased = log.erase_person(person, at_command_line())
         else:
-            erased = log.erase_older(now() - _age(str(older_than)), _actor())
+            erased = log.erase_older(now() - _age(str(older_than)), at_command_line())
     print(f"{erased.decisions:,} decisions and {erased.feedback:,} feedbacks erased")
 
 
 @contextmanager
-def _log(url: str) -> Iterator[GateLog]:
-    with closing(GateLog(url)) as log:
+def _log(url: str, *, make: bool = True) -> Iterator[GateLog]:
+    """make  False where a new, empty log would only hide that its name is wrong"""
+    with closing(GateLog(url, make=make)) as log:
         try:
             yield log
         except DBAPIError as error:
             raise UserError(f"The log {log.database} fails: {str(error.orig).strip()}") from None
 
 
-def _actor() -> str:
-    """Who is at the command line, for the audit trail."""
-    return f"command line, {getpass.getuser()}"
+def at_command_line() -> str:
+    """Who is at the command line, for the audit trail; by number where there is no name, as in a
+    container."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = f"user {os.getuid()}"
+    return f"command line, {name}"
 
 
 def _age(words: str) -> timedelta:

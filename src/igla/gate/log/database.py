@@ -37,10 +37,13 @@ _SQLITE_SETTINGS = (
 class Database:
     """Connections for reading, and transactions for writing."""
 
-    def __init__(self, url: str):
-        """Open a database and bring its tables up to date; UserError where that cannot be."""
+    def __init__(self, url: str, *, make: bool = True):
+        """Open a database and bring its tables up to date; UserError where that cannot be.
+
+        make  whether a file of SQLite's is made where there is none
+        """
         self.url = _parsed(url)
-        self.engine = _engine(self.url)
+        self.engine = _engine(self.url, make)
         try:
             self._migrate()
         except CommandError as error:
@@ -76,11 +79,19 @@ class Database:
 
     def scrub(self) -> None:
         """Let what was deleted be gone from the files as well: SQLite has overwritten it there and
-        empties the file of changes; PostgreSQL gives the space to what comes."""
+        empties the file of changes; PostgreSQL gives the space to what comes.
+
+        UserError where SQLite cannot, since others read all the while what was there before.
+        """
         with self.engine.connect() as connection:
             connection = connection.execution_options(isolation_level="AUTOCOMMIT")
             if self.sqlite:
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+                done = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+                if done[0]:
+                    raise UserError(
+                        f"What was erased is gone from the log, but not yet from {self}-wal, which "
+                        "others are reading: run the command again."
+                    )
             else:
                 connection.exec_driver_sql("VACUUM decisions, feedback")
 
@@ -111,7 +122,7 @@ def _parsed(url: str) -> URL:
     return parsed
 
 
-def _engine(url: URL) -> Engine:
+def _engine(url: URL, make: bool) -> Engine:
     if url.drivername != "sqlite":
         try:
             engine = create_engine(url, pool_pre_ping=True, connect_args=_POSTGRESQL_SETTINGS)
@@ -119,7 +130,10 @@ def _engine(url: URL) -> Engine:
             raise UserError("PostgreSQL needs a driver: pip install igla[postgres]") from None
         event.listen(engine, "begin", _begin_postgresql)
         return engine
-    _make(Path(str(url.database)))
+    file = Path(str(url.database))
+    if not make and not file.exists():
+        raise UserError(f"There is no log {file}: name the server's with --log.")
+    _make(file)
     engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)

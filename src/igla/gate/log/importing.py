@@ -68,7 +68,7 @@ def _rows(file: Path, minus_one: MinusOne) -> Iterator[NewFeedback]:
             try:
                 outcome = outcome_of(str(said), minus_one)
                 at = _moment(row.get("at"))
-            except (UserError, ValueError) as error:
+            except (UserError, ValueError, OverflowError) as error:
                 raise UserError(f"{place}: {error}") from None
             text = clean(str(text))
             who, subject, part = (_name(row, name) for name in ("who", "subject", "slice"))

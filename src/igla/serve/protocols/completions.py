@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -24,6 +25,7 @@ from igla.serve.service import (
     service_of,
     version_header,
 )
+from igla.serve.tokens import beside
 from igla.serve.writing import Order, Piece
 
 # OpenAI's own for completions.
@@ -36,15 +38,13 @@ router = APIRouter(prefix="/v1", route_class=route_class(refusal), tags=["OpenAI
 async def complete(request: Request, body: CompletionRequest) -> Response:
     """What follows a text, or each of several."""
     service = service_of(request)
+    service.check_key(request, "score")  # before anything is computed for it
     served = _served(service, body.model)
     generator, prompts = served.generator, body.prompts
-    service.check_inputs(request, served, [one for one in prompts if isinstance(one, str)] or [""])
-    tokens = [
-        generator.prompt(one) if isinstance(one, str) else _checked(one, generator)
-        for one in prompts
-    ]
-    most = body.max_tokens or _FEW_TOKENS
-    orders = [_order(body, generator, prompt, most) for prompt in tokens]
+    texts = [one if isinstance(one, str) else "" for one in prompts]
+    service.check_inputs(request, served, texts)
+    tokens = await beside(texts, partial(_tokens, prompts, generator))
+    orders = await _orders(body, generator, tokens, body.max_tokens or _FEW_TOKENS)
     shape = Completions(generator.tokenizer, logprobs=body.logprobs is not None)
     if body.stream:
         if len(orders) > 1:
@@ -58,16 +58,18 @@ async def complete(request: Request, body: CompletionRequest) -> Response:
 async def chat(request: Request, body: ChatRequest) -> Response:
     """What the assistant says next."""
     service = service_of(request)
+    service.check_key(request, "score")
     served = _served(service, body.model)
     generator = served.generator
     messages = [message.as_template_reads() for message in body.messages]
-    service.check_inputs(request, served, [message["content"] for message in messages])
+    texts = [message["content"] for message in messages]
+    service.check_inputs(request, served, texts)
     try:
-        prompt = generator.conversation(messages)
+        prompt = await beside(texts, partial(generator.conversation, messages))
     except UserError as error:
         raise Refused(400, f"messages: {error}") from None
     rest = max(1, generator.max_positions - len(prompt))
-    order = _order(body, generator, prompt, body.most_tokens or rest)
+    [order] = await _orders(body, generator, [prompt], body.most_tokens or rest)
     shape = Chat(generator.tokenizer, logprobs=bool(body.logprobs))
     if body.stream:
         return await _streamed(request, served, order, shape, body.tells_usage)
@@ -105,6 +107,13 @@ def _served(service: Service, asked: str) -> Served:
     return served
 
 
+def _tokens(prompts: Sequence[str | list[int]], generator: Generator) -> list[list[int]]:
+    return [
+        generator.prompt(one) if isinstance(one, str) else _checked(one, generator)
+        for one in prompts
+    ]
+
+
 def _checked(tokens: list[int], generator: Generator) -> list[int]:
     """Tokens of a prompt, which the model has to know."""
     known = generator.model.config.vocab_size
@@ -112,6 +121,20 @@ def _checked(tokens: list[int], generator: Generator) -> list[int]:
         if not 0 <= token < known:
             raise Refused(400, f"prompt: there is no token {token}; the model has {known}.")
     return tokens
+
+
+async def _orders(
+    body: CompletionRequest | ChatRequest,
+    generator: Generator,
+    prompts: Sequence[list[int]],
+    most: int,
+) -> list[Order]:
+    """One for each prompt; a grammar is made beside the event loop, for it may take a while."""
+
+    def make() -> list[Order]:
+        return [_order(body, generator, prompt, most) for prompt in prompts]
+
+    return await asyncio.to_thread(make) if _holds(body) else make()
 
 
 def _order(
@@ -133,7 +156,7 @@ def _order(
 
 
 def _holds(body: CompletionRequest | ChatRequest) -> bool:
-    """Whether anything is asked of the texts' form; grammars take a while to make."""
+    """Whether anything is asked of the texts' form."""
     asked = body.response_format if isinstance(body, ChatRequest) else None
     return body.regex is not None or (asked is not None and asked.type != "text")
 
