@@ -1,9 +1,9 @@
 """The command line: what people type, mistype and hand to it by mistake."""
 
 import os
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -186,10 +186,12 @@ def test_doctor_measures_and_chooses(igla: Igla) -> None:
 def test_help_answers_at_once_and_loads_nothing_heavy() -> None:
     took = []
     for _ in range(5):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "igla", "--help"], check=True, capture_output=True)
-        took.append(time.perf_counter() - start)
-    assert min(took) < 0.5
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # Of the processor, which others may be waiting for too.
+        took.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    assert 0 < min(took) < 0.5
     code = (
         "import igla, igla.cli, sys; print(sorted({'torch', 'numpy', 'rich'} & set(sys.modules)))"
     )

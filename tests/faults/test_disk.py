@@ -55,6 +55,13 @@ print(failed)
 """
 
 
+@pytest.fixture
+def patient(tmp_path: Path) -> list[str]:
+    """Lets decisions wait for the log while other tests keep the disk busy."""
+    (tmp_path / "gate.yaml").write_text("gate: {log_seconds: 30}\n")
+    return ["--config", f"{tmp_path}/gate.yaml"]
+
+
 @needs_strace
 @pytest.mark.parametrize(
     "fault", ["pwrite64:error=EIO", "pwrite64:error=ENOSPC", "fdatasync:error=EIO"]
@@ -84,12 +91,12 @@ def test_a_write_that_fails_at_whatever_place_is_not_acknowledged_and_can_be_tri
 
 
 def test_a_full_disk_stops_no_decision_and_acknowledges_no_feedback(
-    serve_gate: Callable[..., Any], trained: Path, tmp_path: Path
+    serve_gate: Callable[..., Any], trained: Path, tmp_path: Path, patient: list[str]
 ) -> None:
     url = f"sqlite:///{tmp_path}/gate.db"
     said = {"text": "дом " * 500, "outcome": "confirmed_allow", "idempotency_key": "late"}
     with (
-        serve_gate(str(trained), "--log", url) as running,
+        serve_gate(str(trained), "--log", url, *patient) as running,
         httpx.Client(base_url=running.address, timeout=30) as client,
     ):
         assert client.post("/v1/gate/decide", json={"text": "дом"}).json()["logged"]
@@ -125,11 +132,11 @@ def test_a_full_disk_stops_no_decision_and_acknowledges_no_feedback(
 
 @needs_strace
 def test_the_disk_has_each_answer_before_the_client(
-    serve_gate: Callable[..., Any], trained: Path, tmp_path: Path
+    serve_gate: Callable[..., Any], trained: Path, tmp_path: Path, patient: list[str]
 ) -> None:
     trace, url = tmp_path / "trace", f"sqlite:///{tmp_path}/gate.db"
     with (
-        serve_gate(str(trained), "--log", url) as running,
+        serve_gate(str(trained), "--log", url, *patient) as running,
         httpx.Client(base_url=running.address, timeout=60) as client,
     ):
         client.post("/v1/gate/decide", json={"text": "дом"})

@@ -54,8 +54,11 @@ class Losing(httpx.BaseTransport, httpx.AsyncBaseTransport):
 def gate(
     serve_gate: Callable[..., Any], trained: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
-    file = tmp_path_factory.mktemp("gate") / "gate.db"
-    with serve_gate(str(trained), "--log", f"sqlite:///{file}") as running:
+    folder = tmp_path_factory.mktemp("gate")
+    file = folder / "gate.db"
+    (folder / "gate.yaml").write_text("gate: {log_seconds: 30}\n")  # on a busy disk
+    words = ["--log", f"sqlite:///{file}", "--config", f"{folder}/gate.yaml"]
+    with serve_gate(str(trained), *words) as running:
         log = GateLog(f"sqlite:///{file}")
         yield running.address, log
         log.close()

@@ -51,8 +51,9 @@ def test_feedback_is_given_counted_exported_and_erased(igla: Igla, tmp_path: Pat
 
 @pytest.mark.parametrize("words", [("status",), ("export", "a.csv"), ("erase", "--person", "anna")])
 def test_a_log_that_is_not_there_is_no_empty_one(
-    igla: Igla, tmp_path: Path, words: tuple[str, ...]
+    igla: Igla, tmp_path: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     status, _, err = igla(*words)
     assert status == 2 and "There is no log" in err
     assert not [*tmp_path.iterdir()]

@@ -19,6 +19,7 @@ CONFIG = """
 gate:
   allow: 0.6
   block: 0.2
+  log_seconds: 30  # other tests may keep the disk busy
   tools: {shell: {allow: 1.0, block: 0.0}}
 """
 
