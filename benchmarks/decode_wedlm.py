@@ -25,8 +25,9 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from generated_tasks import LOW_ENTROPY, TASKS, Example, examples
+from generated_tasks import LOW_ENTROPY, TASKS, examples, text_of
 
+from igla.data.tasks import Example
 from igla.infer.backend import Rows
 from igla.infer.decoding import Autoregressive, Decoding
 from igla.infer.generator import Generator
@@ -77,7 +78,7 @@ def measured(
     backend.kv_cache()._share = False  # no way is to find what another has computed
     scheduler, end = Scheduler(backend), min(generator.ends)
     for example in asked:
-        prompt, first = generator.prompt(example.question), None
+        prompt, first = generator.prompt(example.prompt), None
         for name, way in ways.items():
             one = found[name]
             start, clock = time.process_time(), time.perf_counter()
@@ -85,12 +86,12 @@ def measured(
             seconds = time.process_time() - start
             one.clock += time.perf_counter() - clock
             first = tokens if first is None else first
-            task = example.task
+            task = example.kind
             one.seconds[task] = one.seconds.get(task, 0.0) + seconds
             # The token that ends the text is decided as well, and not among them.
             one.tokens[task] = one.tokens.get(task, 0) + len(tokens) + 1
             text = generator.tokenizer.decode(tokens)
-            one.right.setdefault(task, []).append(text == example.answer)
+            one.right.setdefault(task, []).append(example.is_right(text))
             one.same.setdefault(task, []).append(tokens == first)
     return found
 
@@ -178,7 +179,7 @@ def by_task(found: dict[str, Found], beside: Found) -> list[dict[str, Any]]:
 
 def write_texts(path: Path, count: int, asked: Sequence[Example]) -> None:
     """Texts to train on, in a random order: of each task so many, none of them asked."""
-    texts = [one.text for one in examples(count, 0, frozenset(one.question for one in asked))]
+    texts = [text_of(one) for one in examples(count, 0, frozenset(one.prompt for one in asked))]
     random.Random(0).shuffle(texts)
     path.write_text("\n\n".join(texts), encoding="utf-8")
 

@@ -1,13 +1,15 @@
 """Small tasks that are made up, with one right answer each: what decoding is measured on.
 
-An example is a question and its answer, which together make a line of text. Counting, copying, JSON
-and templates have low entropy: nearly all of the answer follows from the question. Arithmetic and
-sorting have to be worked out.
+They are texts to be gone on with, and not instructions as those of igla.data.tasks, and most of
+their answers are long: what several tokens at a time are worth shows on nothing else. Counting,
+copying, JSON and templates have low entropy: nearly all of the answer follows from the question.
+Arithmetic and sorting have to be worked out.
 """
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from igla.data.tasks import Example
 
 LOW_ENTROPY = ("counting", "copying", "json", "template")
 NAMES = "Anna Boris Clara Denis Elena Fedor Galina Igor Julia Kirill Lena Maxim Nina Oleg".split()
@@ -16,26 +18,15 @@ THINGS = "lamp table chair book clock radio phone cup plate shelf sofa carpet mi
 PLACES = "shop station office market library museum theatre school".split()
 
 
-@dataclass(frozen=True)
-class Example:
-    task: str
-    question: str
-    answer: str
-
-    @property
-    def text(self) -> str:
-        return self.question + self.answer
-
-
 def _counting(chance: random.Random) -> tuple[str, str]:
     start, count = chance.randint(0, 900), chance.randint(8, 14)
     numbers = " ".join(str(number) for number in range(start, start + count))
-    return f"count from {start} to {start + count - 1}:", f" {numbers}"
+    return f"count from {start} to {start + count - 1}:", numbers
 
 
 def _copying(chance: random.Random) -> tuple[str, str]:
     words = " ".join(chance.choice((*THINGS, *PLACES, *NAMES)) for _ in range(chance.randint(5, 9)))
-    return f"copy: {words} ->", f" {words}"
+    return f"copy: {words} ->", words
 
 
 def _json(chance: random.Random) -> tuple[str, str]:
@@ -43,7 +34,7 @@ def _json(chance: random.Random) -> tuple[str, str]:
     age, price = chance.randint(18, 90), chance.randint(10, 99)
     asked = f"json: {name}, {age}, {city}, {thing} for {price} ->"
     return asked, (
-        f' {{"name": "{name}", "age": {age}, "city": "{city}", '
+        f'{{"name": "{name}", "age": {age}, "city": "{city}", '
         f'"order": {{"thing": "{thing}", "price": {price}}}}}'
     )
 
@@ -53,20 +44,20 @@ def _template(chance: random.Random) -> tuple[str, str]:
     city, number = chance.choice(CITIES), chance.randint(10, 99)
     asked = f"letter: {name}, {thing}, {place}, {city}, {number} ->"
     return asked, (
-        f" Dear {name}, your {thing} has arrived at the {place} in {city}. "
+        f"Dear {name}, your {thing} has arrived at the {place} in {city}. "
         f"Please come with the number {number}. Thank you, the {place}."
     )
 
 
 def _arithmetic(chance: random.Random) -> tuple[str, str]:
     one, other = chance.randint(1, 99), chance.randint(1, 99)
-    return f"add: {one} + {other} =", f" {one + other}"
+    return f"add: {one} + {other} =", str(one + other)
 
 
 def _sorting(chance: random.Random) -> tuple[str, str]:
     numbers = chance.sample(range(10, 60), chance.randint(5, 8))
     told = " ".join(map(str, numbers))
-    return f"sort: {told} ->", " " + " ".join(map(str, sorted(numbers)))
+    return f"sort: {told} ->", " ".join(map(str, sorted(numbers)))
 
 
 TASKS: dict[str, Callable[[random.Random], tuple[str, str]]] = {
@@ -94,3 +85,8 @@ def examples(count: int, seed: int, without: frozenset[str] = frozenset()) -> li
                 found.append(Example(task, question, answer))
                 left -= 1
     return found
+
+
+def text_of(example: Example) -> str:
+    """The question with its answer, on one line."""
+    return f"{example.prompt} {example.answer}"
