@@ -125,7 +125,8 @@ def test_it_steps_back_and_ends_with_its_server(learner: Learner, log: GateLog) 
     settings = LearnerSettings(learning=Learning(niceness=19))
     with running(learner.home, log, settings) as process:
         until(lambda: status(learner.home).get("state") == "waiting")
-        assert os.getpriority(os.PRIO_PROCESS, process.pid) == 19
+        ours = os.getpriority(os.PRIO_PROCESS, 0)  # below 0 where these tests themselves go first
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(19, ours + 19)
         assert status(learner.home)["pid"] == process.pid
     assert process.returncode == 0  # stdin was closed, and nothing else
 

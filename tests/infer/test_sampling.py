@@ -28,6 +28,13 @@ def test_a_temperature_is_a_power_of_the_probabilities() -> None:
     assert p(temperature=0.5) == [round(x / sum(squares), 5) for x in squares]
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 1e-38, 1e-45, 5e-324])
+def test_however_low_a_temperature_the_likeliest_is_drawn(temperature: float) -> None:
+    assert p(temperature=temperature) == [1, 0, 0, 0]
+    few = Sampling(temperature=temperature, top_p=0.9, typical_p=0.9, min_p=0.1, seed=0)
+    assert Sampler(few).sample(LOGITS + 40) == 0
+
+
 def test_top_k_keeps_so_many_and_what_ties_with_the_last() -> None:
     assert p(temperature=1.0, top_k=1) == [1, 0, 0, 0]
     assert p(temperature=1.0, top_k=2) == [0.66667, 0.33333, 0, 0]

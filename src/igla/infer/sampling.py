@@ -15,6 +15,8 @@ from igla.errors import UserError
 # Of a sorted vocabulary so much is looked at first: the rest is sorted only where the mass that is
 # asked for lies deeper.
 _HEAD = 512
+# Below it float32 would have a temperature as 0; all that it leaves is the likeliest token anyhow.
+_COLDEST = 1e-30
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,8 @@ def probabilities(logits_V: Tensor, sampling: Sampling) -> Tensor:
         only_V = torch.zeros_like(logits_V)
         only_V[logits_V.argmax()] = 1.0
         return only_V
-    logits_V = logits_V / sampling.temperature
+    # The largest becomes 0, so that however low a temperature divides nothing into infinities.
+    logits_V = (logits_V - logits_V.max()) / max(sampling.temperature, _COLDEST)
     if 0 < sampling.top_k < len(logits_V):
         least = logits_V.topk(sampling.top_k).values[-1]
         logits_V = logits_V.masked_fill(logits_V < least, -torch.inf)
