@@ -191,6 +191,18 @@ def test_a_learner_that_was_killed_is_started_again(teaching: Teaching) -> None:
     assert teaching.versions()["learner"]["running"]
 
 
+def test_a_folder_that_cannot_be_written_is_told_of_and_nothing_changes(teaching: Teaching) -> None:
+    serving, lock = teaching.home.versions.serving().name, teaching.home.versions.folder / ".lock"
+    lock.unlink()
+    lock.mkdir()
+    try:
+        answer = teaching.admin.post("/v1/gate/rollback", json={})
+        assert answer.status_code == 503 and "cannot be written" in answer.json()["error"]
+        assert teaching.decide(TEXTS[0])["version"] == serving
+    finally:
+        lock.rmdir()
+
+
 def test_a_torn_version_is_told_of_and_the_old_one_answers(teaching: Teaching) -> None:
     weights = teaching.home.versions.path("v0001") / "model.safetensors"
     whole = weights.read_bytes()

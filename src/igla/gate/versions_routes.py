@@ -1,6 +1,8 @@
 """The gate's routes for versions: what there is and why, promote, roll back, learn now."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -62,10 +64,8 @@ async def begin_comparing(request: Request, body: CompareRequest) -> dict[str, A
     admin. What is found is in the learner's part of /versions."""
     service, swapping = service_of(request), swapping_of(request)
     service.check_admin(request)
-    try:
+    with _refusals():
         found = await asyncio.to_thread(compare, swapping.home, body.version, body.share)
-    except UserError as error:
-        raise Refused(409, str(error)) from None
     await swapping.follow(service)
     return asdict(found)
 
@@ -75,7 +75,8 @@ async def end_comparing(request: Request) -> dict[str, Any]:
     """Let the version that serves answer everybody again; needs a key for admin."""
     service, swapping = service_of(request), swapping_of(request)
     service.check_admin(request)
-    stop_comparing(swapping.home)
+    with _refusals():
+        stop_comparing(swapping.home)
     await swapping.follow(service)
     return {"compared": False}
 
@@ -84,7 +85,8 @@ async def end_comparing(request: Request) -> dict[str, Any]:
 async def learn(request: Request) -> dict[str, Any]:
     """Begin a round with whatever feedback is new; needs a key for admin."""
     service_of(request).check_admin(request)
-    swapping_of(request).home.asked.touch()
+    with _refusals():
+        swapping_of(request).home.asked.touch()
     return {"asked": True}
 
 
@@ -94,14 +96,24 @@ def swapping_of(request: Request) -> Swapping:
     return found
 
 
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise Refused(409, str(error)) from None
+    except OSError as error:  # as of a full disk
+        said = f"The gate's folder cannot be written: {error.strerror}."
+        raise Refused(503, said, retry_after=1.0) from None
+
+
 async def _changed(request: Request, event: str, version: str | None) -> dict[str, Any]:
     service, swapping = service_of(request), swapping_of(request)
     actor = service.check_admin(request)
     log = request.app.state.gate.log
     try:
-        after = await asyncio.to_thread(change, swapping.home, log, event, actor, version)
-    except UserError as error:
-        raise Refused(409, str(error)) from None
+        with _refusals():
+            after = await asyncio.to_thread(change, swapping.home, log, event, actor, version)
     except SQLAlchemyError:  # a rollback does not wait for a disk that is full
         await swapping.follow(service)
         serving = swapping.home.versions.serving().name
