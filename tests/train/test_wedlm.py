@@ -3,7 +3,9 @@ leaves."""
 
 import json
 import random
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from igla.errors import UserError
-from igla.model.decoder import load_decoder
+from igla.model.decoder import Decoder, load_decoder, save_decoder
 from igla.recipe import Recipe, load_recipe
 from igla.terminal import plain_console
+from igla.text.tokenizer import load_tokenizer
 from igla.train.log import read_records
 from igla.train.run import resume, train
 
@@ -121,6 +124,28 @@ def test_a_second_run_keeps_the_mask(learn: Recipes, tmp_path: Path) -> None:
     second = run(learn(f"model.base={first}"), tmp_path / "second") / "model"
     one, other = (json.loads((path / "config.json").read_text()) for path in (first, second))
     assert one == other
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_has_rows_is_refused(
+    base: Path, learn: Recipes, tmp_path: Path
+) -> None:
+    other = shutil.copytree(base, tmp_path / "base")
+    tokenizer = load_tokenizer(other)
+    tokenizer.add_special_tokens(["<mask>"])
+    tokenizer.save(str(other / "tokenizer.json"))
+    known = tokenizer.get_vocab_size()
+    with pytest.raises(UserError, match=f"{known} tokens, but its model knows {known - 1}"):
+        run(learn(f"model.base={other}"), tmp_path / "run")
+
+
+def test_a_base_whose_layers_keep_a_state_is_refused(
+    base: Path, learn: Recipes, tmp_path: Path
+) -> None:
+    other = shutil.copytree(base, tmp_path / "base")
+    config = replace(load_decoder(base).config, mixers=("attention", "gla"))
+    save_decoder(other, Decoder(config), {"eos_token_id": 0})
+    with pytest.raises(UserError, match=r"layers that keep a state.*cannot learn objective\.task"):
+        run(learn(f"model.base={other}"), tmp_path / "run")
 
 
 def test_without_a_base_it_is_refused(learn: Recipes, tmp_path: Path) -> None:

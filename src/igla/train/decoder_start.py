@@ -42,12 +42,17 @@ def build_decoder(recipe: Recipe, start: Start, say: Say) -> Decoder:
         raise UserError("model.mixers does nothing on a base, which has its own.")
     model = with_experts(load_decoder(start.base), recipe, say)
     prepare_routing(model, recipe)
+    _check_vocabulary(model, tokens, start.base)
+    return model
+
+
+def _check_vocabulary(model: Decoder, tokens: int, base: Path) -> None:
+    """UserError where the tokenizer has tokens that the model has no row for."""
     if tokens > model.config.vocab_size:
         raise UserError(
-            f"The tokenizer of {start.base} has {tokens} tokens, "
+            f"The tokenizer of {base} has {tokens} tokens, "
             f"but its model knows {model.config.vocab_size}."
         )
-    return model
 
 
 def build_with_mask(recipe: Recipe, start: Start, say: Say) -> Decoder:
@@ -61,6 +66,7 @@ def build_with_mask(recipe: Recipe, start: Start, say: Say) -> Decoder:
             "cannot learn objective.task=wedlm."
         )
     known = load_tokenizer(start.base).get_vocab_size()
+    _check_vocabulary(model, known, start.base)
     if mask < known:
         return model
     grown = Decoder(replace(model.config, vocab_size=max(mask + 1, model.config.vocab_size)))
