@@ -72,6 +72,13 @@ def test_sequences_that_are_decoded_together_do_not_meet() -> None:
     assert (found - torch.stack(expected)).abs().max() < 1e-10
 
 
+def test_a_sequence_without_a_next_token_is_refused_and_gets_no_others() -> None:
+    model, tokens = decoder(mixers=("gla",)), torch.tensor([3, 4])
+    memory = GrowingMemory(model.config, [Kept(), Kept()], torch.tensor([0, 2, 2]))
+    with torch.no_grad(), pytest.raises(ValueError, match="A sequence has no tokens"):
+        model(tokens, torch.arange(2), memory)
+
+
 @pytest.mark.parametrize("name", PATTERNS)
 def test_packing_changes_nothing(name: str) -> None:
     model = decoder(**PATTERNS[name])

@@ -106,7 +106,7 @@ class GrowingMemory:
         zeros = v_TNV.new_zeros(shape, dtype=torch.promote_types(v_TNV.dtype, torch.float32))
         states_BNKV = torch.stack([kept.states.get(layer, zeros) for kept in self.kept])
         given = q_TNK, k_TNK, v_TNV, log_decay_TN
-        if len(q_TNK) == len(self.kept):
+        if bool((self.cu_seqlens.diff() == 1).all()):
             out_TNV, states_BNKV = decayed_step(*given, states_BNKV)
         else:
             chunks = cut_into_chunks(self.cu_seqlens)
