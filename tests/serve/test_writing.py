@@ -276,6 +276,9 @@ def test_what_cannot_be_is_answered_400_in_a_sentence(
         ("completions", {"prompt": "кот", "stop": "\ud83d"}),
         ("completions", {"prompt": "кот", "regex": "\ud83d"}),
         ("completions", {"prompt": [[1]] * 33}),
+        ("completions", {"prompt": "кот", "regex": "--", "logprobs": 5}),
+        ("completions", {"prompt": "кот", "regex": "--", "logprobs": 5, "stream": True}),
+        ("completions", {"prompt": "кот", "top_k": 1, "logprobs": 5}),
         ("chat/completions", {"messages": []}),
         ("chat/completions", {"messages": [{"role": "user", "content": "\ud83d"}]}),
         ("chat/completions", {"messages": [{"role": "\ud83d", "content": "кот"}]}),
@@ -390,8 +393,6 @@ def test_many_at_once_get_what_each_gets_alone(client: openai.OpenAI) -> None:
 
 
 def test_keys_are_asked_for(decoder: Path, serve: Serve, tmp_path: Path) -> None:
-    from igla.serve.keys import add_key
-
     keys = tmp_path / "keys.json"
     key = add_key(keys, "forum", ("score",), None)
     with serve(str(decoder), "--keys", str(keys)) as running:
