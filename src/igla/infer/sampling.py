@@ -50,7 +50,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         bounds = {
-            "temperature": (0.0, math.inf),
+            "temperature": (0.0, 1e6),  # an infinite one makes NaN of what may not be drawn
             "top_k": (0, math.inf),
             "top_p": (0.0, 1.0),
             "min_p": (0.0, 1.0),
