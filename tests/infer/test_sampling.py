@@ -114,7 +114,8 @@ def test_without_a_seed_draws_differ() -> None:
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"temperature": -0.1}, "temperature is -0.1; it lies between 0.0 and inf"),
+        ({"temperature": -0.1}, "temperature is -0.1; it lies between 0.0 and 1000000.0"),
+        ({"temperature": float("inf")}, "temperature is inf; it lies between"),
         ({"temperature": math.nan}, "temperature is nan"),
         ({"top_p": 1.1}, "top_p is 1.1; it lies between 0.0 and 1.0"),
         ({"min_p": -1}, "min_p is -1"),
