@@ -78,7 +78,7 @@ def test_what_is_wrong_is_said_in_the_protocols_shape(
     "text",
     [
         *("", "\n\n", "😀😀", "\u200b\u200d\ufeff", "e" + "\u0301" * 5000),
-        *("\u202eабв", "\x00\x01", "слово " * 5000),
+        *("\u202eабв", "\x00\x01", "слово " * 3000),
     ],
 )
 def test_any_text_is_scored(text: str, server: str) -> None:
