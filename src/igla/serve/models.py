@@ -93,7 +93,9 @@ class Served:
 
     @property
     def encoder(self) -> TextEncoder:
-        return self.embedder.encoder
+        if isinstance(self.model, Generator):
+            raise WrongKind(self)
+        return self.model.encoder
 
     @property
     def created(self) -> int:
