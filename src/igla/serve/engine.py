@@ -6,7 +6,6 @@ themselves. Requests take turns, one sequence each, so that none with many holds
 """
 
 import asyncio
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from torch import nn
 
 from igla.data.batch import pack
 from igla.infer.scoring import TOKENS_A_BATCH
+from igla.serve.worker import Worker
 
 
 class Full(Exception):
@@ -112,15 +112,11 @@ class Engine:
         self._waiting: deque[_Job] = deque()
         self._tokens = 0
         self._rate = 5_000.0  # tokens a second, measured as it goes
-        self._changed = threading.Condition()
-        self._closing = False
-        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._worker = Worker("model", self._work)
 
     def start(self) -> None:
         """To be called in the event loop."""
-        self._loop = asyncio.get_running_loop()
-        self._thread.start()
+        self._worker.start()
 
     @property
     def waiting_tokens(self) -> int:
@@ -132,22 +128,20 @@ class Engine:
         Raises Full, TooLong or Closing at once. When the caller is cancelled, what is not computed
         yet never will be.
         """
-        assert self._loop is not None
-        job = _Job(
-            model, sequences, [None] * len(sequences), len(sequences), self._loop.create_future()
-        )
+        done = asyncio.get_running_loop().create_future()
+        job = _Job(model, sequences, [None] * len(sequences), len(sequences), done)
         tokens = job.waiting_tokens
         most = self._capacity if tokens <= TOKENS_A_BATCH else self._capacity * 3 // 4
         if tokens > most:
             raise TooLong(tokens, most)
-        with self._changed:
-            if self._closing:
+        with self._worker.changed:
+            if self._worker.closing:
                 raise Closing
             if self._tokens + tokens > most:
                 raise Full(self._tokens / self._rate)
             self._waiting.append(job)
             self._tokens += tokens
-            self._changed.notify()
+            self._worker.changed.notify()
         outputs = await job.done
         if self._on_job is not None:
             self._on_job(JobDone(len(sequences), tokens, job.came, job.began, job.ended))
@@ -155,10 +149,7 @@ class Engine:
 
     async def close(self) -> None:
         """Finish what was accepted, then end the thread."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        await asyncio.to_thread(self._thread.join)
+        await self._worker.close()
 
     def _work(self) -> None:
         with torch.inference_mode():
@@ -167,9 +158,9 @@ class Engine:
 
     def _take(self) -> list[tuple[_Job, int]]:
         """The next batch, waited for; empty when the engine closes and nothing is left."""
-        with self._changed:
-            while not (batch := self._next_batch()) and not self._closing:
-                self._changed.wait()
+        with self._worker.changed:
+            while not (batch := self._next_batch()) and not self._worker.closing:
+                self._worker.changed.wait()
             return batch
 
     def _next_batch(self) -> list[tuple[_Job, int]]:
@@ -225,9 +216,8 @@ class Engine:
         self._on_batch(BatchDone(len(batch), tokens, seconds, waited))
 
     def _tell(self, ended: dict[_Job, Any]) -> None:
-        assert self._loop is not None
         if ended:
-            self._loop.call_soon_threadsafe(_settle, ended)
+            self._worker.call_back(_settle, ended)
 
 
 def _settle(ended: dict[_Job, Any]) -> None:

@@ -5,7 +5,6 @@ all who are being written for (infer.scheduler).
 """
 
 import asyncio
-import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from igla.infer.decoding import Decoding
 from igla.infer.generator import Generator
 from igla.infer.scheduler import Progress, Scheduler
 from igla.serve.engine import Closing, Full, TooLong
+from igla.serve.worker import Worker
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,11 @@ class GenerationEngine:
         self._commands: list[Callable[[], None]] = []
         self._tokens = 0
         self._rate = 200.0  # tokens a second, measured as it goes
-        self._changed = threading.Condition()
-        self._closing = False
-        self._thread = threading.Thread(target=self._work, name="writing", daemon=True)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._worker = Worker("writing", self._work)
 
     def start(self) -> None:
         """To be called in the event loop."""
-        self._loop = asyncio.get_running_loop()
-        self._thread.start()
+        self._worker.start()
 
     @property
     def waiting_tokens(self) -> int:
@@ -82,10 +78,7 @@ class GenerationEngine:
 
     async def close(self) -> None:
         """Finish what was accepted, then end the thread."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        await asyncio.to_thread(self._thread.join)
+        await self._worker.close()
 
     async def write(
         self,
@@ -125,21 +118,21 @@ class GenerationEngine:
         tokens = len(writing.prompt) + texts * writing.max_tokens
         if tokens > self._capacity:
             raise TooLong(tokens, self._capacity)
-        with self._changed:
-            if self._closing:
+        with self._worker.changed:
+            if self._worker.closing:
                 raise Closing
             if self._tokens + tokens > self._capacity:
                 raise Full(self._tokens / self._rate)
             self._tokens += tokens
             writing.left, writing.live = tokens, set(range(texts))
             self._commands.append(lambda: self._submit(writing))
-            self._changed.notify()
+            self._worker.changed.notify()
         return writing
 
     def _command(self, command: Callable[[], None]) -> None:
-        with self._changed:
+        with self._worker.changed:
             self._commands.append(command)
-            self._changed.notify()
+            self._worker.changed.notify()
 
     # In the thread
 
@@ -152,13 +145,13 @@ class GenerationEngine:
     def _obey(self) -> bool:
         """Do what was asked; waits while there is nothing to do. False when all is done and the
         engine closes."""
-        with self._changed:
-            while not (self._commands or self._running or self._closing):
-                self._changed.wait()
+        with self._worker.changed:
+            while not (self._commands or self._running or self._worker.closing):
+                self._worker.changed.wait()
             commands, self._commands = self._commands, []
         for command in commands:
             command()
-        return bool(commands or self._running or not self._closing)
+        return bool(commands or self._running or not self._worker.closing)
 
     def _submit(self, writing: Writing) -> None:
         generator = writing.generator
@@ -225,14 +218,13 @@ class GenerationEngine:
         self._release(writing, writing.left)
 
     def _release(self, writing: Writing, tokens: int) -> None:
-        with self._changed:
+        with self._worker.changed:
             self._tokens -= tokens
         writing.left -= tokens
 
     def _tell(self, told: Sequence[tuple[Writing, Progress | Exception]]) -> None:
-        assert self._loop is not None
         if told:
-            self._loop.call_soon_threadsafe(_deliver, told)
+            self._worker.call_back(_deliver, told)
 
 
 def _deliver(told: Sequence[tuple[Writing, Progress | Exception]]) -> None:

@@ -5,7 +5,6 @@ all of it. There is no timer, as there is none for batches of the model.
 """
 
 import asyncio
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from igla.gate.log import GateLog
 from igla.gate.log.records import Entry, Stored
+from igla.serve.worker import Worker
 
 # Entries of one commit, and those that may wait for theirs.
 _MOST_TOGETHER = 500
@@ -50,15 +50,11 @@ class Writer:
         self._log = log
         self._on_commit = on_commit
         self._waiting: deque[_Job] = deque()
-        self._changed = threading.Condition()
-        self._closing = False
-        self._thread = threading.Thread(target=self._work, name="log", daemon=True)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._worker = Worker("log", self._work)
 
     def start(self) -> None:
         """To be called in the event loop."""
-        self._loop = asyncio.get_running_loop()
-        self._thread.start()
+        self._worker.start()
 
     async def write(self, entry: Entry, seconds: float) -> Stored:
         """Returns when the entry is on the disk.
@@ -67,15 +63,14 @@ class Writer:
         seconds; then it may be in the log or not, and asking again with the same idempotency key
         stores it once.
         """
-        assert self._loop is not None
-        job = _Job(entry, self._loop.create_future())
-        with self._changed:
-            if self._closing:
+        job = _Job(entry, asyncio.get_running_loop().create_future())
+        with self._worker.changed:
+            if self._worker.closing:
                 raise NotLogged("The server is shutting down.")
             if len(self._waiting) >= _MOST_WAITING:
                 raise NotLogged("The log does not keep up.")
             self._waiting.append(job)
-            self._changed.notify()
+            self._worker.changed.notify()
         try:
             async with asyncio.timeout(seconds):
                 return await job.done
@@ -84,31 +79,27 @@ class Writer:
 
     async def close(self) -> None:
         """Write what was accepted, then end the thread."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        await asyncio.to_thread(self._thread.join)
+        await self._worker.close()
 
     def _work(self) -> None:
         while jobs := self._take():
             start = time.perf_counter()
             outcomes, failed = self._commit(jobs)
-            assert self._loop is not None
-            self._loop.call_soon_threadsafe(_settle, jobs, outcomes)
+            self._worker.call_back(_settle, jobs, outcomes)
             self._on_commit(Commit(len(jobs), time.perf_counter() - start, failed))
 
     def _take(self) -> list[_Job]:
         """What waits, waited for; empty when the writer closes and nothing is left."""
-        with self._changed:
+        with self._worker.changed:
             while True:
                 jobs: list[_Job] = []
                 while self._waiting and len(jobs) < _MOST_TOGETHER:
                     job = self._waiting.popleft()
                     if not job.done.done():  # its caller has left
                         jobs.append(job)
-                if jobs or self._closing:
+                if jobs or self._worker.closing:
                     return jobs
-                self._changed.wait()
+                self._worker.changed.wait()
 
     def _commit(self, jobs: list[_Job]) -> tuple[list[Stored | Exception], str | None]:
         """Whatever goes wrong, the thread goes on: without it nobody would be answered again."""
