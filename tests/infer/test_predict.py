@@ -47,6 +47,27 @@ def test_rows_come_back_in_order_with_a_label_and_a_score_for_each_class(
     assert "1 rows have no text" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_rows_are_scored_in_the_precision_that_is_asked_for(
+    trained: Path, table: str, tmp_path: Path, precision: str
+) -> None:
+    model = shutil.copytree(trained / "model", tmp_path / "model")
+    rule = json.loads((model / "igla.json").read_text(encoding="utf-8"))
+    # It is so sure of its rows that six digits say nothing of how it computes.
+    (model / "igla.json").write_text(json.dumps(rule | {"temperature": 20.0}), encoding="utf-8")
+    scores = {}
+    for one in ("float32", precision):
+        predict_file(str(model), table, tmp_path / "out.csv", None, None, one)
+        found = read_csv(tmp_path / "out.csv")
+        scores[one] = np.array([float(row["score_rude"]) for row in found])
+    assert 0 < np.abs(scores[precision] - scores["float32"]).max() < 0.01
+
+
+def test_a_precision_that_there_is_not_is_named(trained: Path, table: str) -> None:
+    with pytest.raises(UserError, match="does not compute in fp16: choose float32, bf16 or int8"):
+        predict_texts(str(trained), ["злой дом"], "fp16")
+
+
 def test_jsonl_holds_what_csv_holds(trained: Path, table: str, tmp_path: Path) -> None:
     predict_file(str(trained), table, tmp_path / "out.csv", None, None)
     predict_file(str(trained), table, tmp_path / "out.jsonl", None, None)

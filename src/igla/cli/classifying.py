@@ -52,6 +52,9 @@ def predict(
     ] = None,
     text_column: TextColumn = None,
     encoding: Encoding = None,
+    precision: Annotated[
+        str, typer.Option(help="float32, bf16, int8, or auto (the faster of the first two).")
+    ] = "float32",
 ) -> None:
     """Label texts: the same rows in the same order, with a label and a score for each class."""
     from igla.infer import command
@@ -59,8 +62,8 @@ def predict(
     if data is not None:
         if texts:
             raise UserError("Give texts or --data, not both.")
-        command.predict_file(run, data, output, text_column, encoding)
+        command.predict_file(run, data, output, text_column, encoding, precision)
     elif output is not None:
         raise UserError("--output goes with --data.")
     else:
-        command.predict_texts(run, texts or None)
+        command.predict_texts(run, texts or None, precision)

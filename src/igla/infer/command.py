@@ -17,14 +17,15 @@ from igla.data.rows import as_strings
 from igla.data.source import open_source
 from igla.errors import UserError
 from igla.infer.classifier import Classifier, model_folder
+from igla.infer.precision import compute_in, wanted
 from igla.terminal import plain_console
 
 
-def predict_texts(run: str, texts: Sequence[str] | None) -> None:
+def predict_texts(run: str, texts: Sequence[str] | None, precision: str = "float32") -> None:
     """Print one line a text: label, score of each class, text. Texts come from stdin if None."""
     if texts is None and sys.stdin.isatty():
         raise UserError("Give texts as arguments, through stdin, or as a file with --data.")
-    classifier = Classifier.load(model_folder(run))
+    classifier = _opened_in(precision, run)
     lines = (line.rstrip("\n") for line in sys.stdin) if texts is None else iter(texts)
     for text in lines:
         probabilities = classifier.probabilities([text])
@@ -34,7 +35,12 @@ def predict_texts(run: str, texts: Sequence[str] | None) -> None:
 
 
 def predict_file(
-    run: str, data: str, output: Path | None, text_column: str | None, encoding: str | None
+    run: str,
+    data: str,
+    output: Path | None,
+    text_column: str | None,
+    encoding: str | None,
+    precision: str = "float32",
 ) -> None:
     """The rows of a file, in their order and with their columns, and a label and scores added.
 
@@ -44,7 +50,7 @@ def predict_file(
         raise UserError(f"{output} ends in none of {', '.join(WRITERS)}; choose one of them.")
     if output is not None and not output.parent.is_dir():
         raise UserError(f"There is no folder {output.parent} for {output.name}; make it first.")
-    classifier = Classifier.load(model_folder(run))
+    classifier = _opened_in(precision, run)
     source = open_source(data, encoding)
     columns = choose_columns(source.columns, text_column, None, labels_required=False, where=data)
     console = plain_console(stderr=True)
@@ -70,6 +76,16 @@ def predict_file(
         console.print(f"{empty:,} rows have no text; they were scored as an empty one")
     if output is not None:
         console.print(f"wrote {rows:,} rows to {output}")
+
+
+def _opened_in(precision: str, run: str) -> Classifier:
+    """The classifier of a run or folder, to answer in a precision."""
+    asked = wanted(precision)
+    classifier = Classifier.load(model_folder(run))
+    reason = compute_in(classifier.model.encoder, asked)
+    if reason is not None and asked == "int8":
+        plain_console(stderr=True).print(f"int8 is computed by torch, which is slower: {reason}")
+    return classifier
 
 
 @contextmanager

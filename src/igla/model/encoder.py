@@ -9,7 +9,7 @@ Shape suffixes: T tokens in all, B sequences, H hidden size, N heads, D width of
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal, cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,6 @@ from igla.ops.attention import AttentionLayout, attend, attend_once
 from igla.ops.dropout import dropout
 from igla.ops.feed_forward import feed_forward
 from igla.ops.linear import project_first
-from igla.ops.narrow import keep_copy
 
 # Activations of which ops.feed_forward has kernels.
 GELU_KERNELS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
@@ -117,13 +116,28 @@ class Layer(nn.Module):
         return self.down.product(self.activation(self.up(x_TH)))
 
 
+class LayersAtOnce(Protocol):
+    """All layers of an encoder computed in some other way, without gradients."""
+
+    def __call__(self, x_TH: Tensor, cu_seqlens: Tensor, first_only: bool) -> Tensor:
+        """From embeddings, float32, which may be overwritten, to states [T, H], or to those of each
+        sequence's first token [B, H]."""
+
+
 class Encoder(nn.Module):
-    """Packed tokens to hidden states [T, H]."""
+    """Packed tokens to hidden states [T, H].
+
+    compute_dtype   of activations
+    precision       what it answers in (infer.precision), for people
+    layers_at_once  computes the layers where no gradient is asked for; None: they do so themselves
+    """
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
         self.config = config
         self.compute_dtype = torch.float32
+        self.precision = "float32"
+        self.layers_at_once: LayersAtOnce | None = None
         self.checkpoint_activations = False
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
@@ -139,24 +153,14 @@ class Encoder(nn.Module):
 
         nudge_TH  what is added to the words' embeddings
         """
+        if self.layers_at_once is not None and nudge_TH is None:
+            x_TH = self.embeddings(batch, torch.float32)
+            return self.layers_at_once(x_TH, batch.cu_seqlens, first_only)
         x_TH, layout = self._below_last(batch, nudge_TH)
         last = cast(Layer, self.layers[-1])
         if first_only:
             return self._run(last.first_tokens, x_TH, layout)
         return self._run(last.forward, x_TH, layout)[: len(batch.tokens)]
-
-    @property
-    def precision(self) -> Literal["float32", "bf16"]:
-        """Of its arithmetic."""
-        return "bf16" if self.compute_dtype == torch.bfloat16 else "float32"
-
-    def compute_in_bf16(self) -> None:
-        """Compute in bf16 from now on, by copies of weights that nobody changes any more: faster
-        where the processor has it, and probabilities that differ in their third digit."""
-        self.compute_dtype = torch.bfloat16
-        for module in self.modules():
-            if isinstance(module, Linear):
-                keep_copy(module.weight)
 
     def last_states(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Hidden states [T, H], and the last layer's queries, keys and values [T, 3, H]."""

@@ -30,9 +30,14 @@ FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math"),
     *("-fopenmp", "-fPIC", "-fvisibility=hidden", "-w"),
 )
-SUFFIXES = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16"}
+SUFFIXES = {
+    torch.float32: "f32",
+    torch.float64: "f64",
+    torch.bfloat16: "bf16",
+    torch.int8: "int8",
+}
 # Sets of one, as activations must be of one type.
-_TYPES_KNOWN = [{dtype} for dtype in SUFFIXES]
+_TYPES_KNOWN = [{dtype} for dtype in (torch.float32, torch.float64, torch.bfloat16)]
 _TYPES: dict[str, "type[ctypes._SimpleCData[Any]]"] = {
     "p": ctypes.c_void_p,
     "i": ctypes.c_int64,

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "gelu.h"
+#include "rows.h"
 #include "weights.h"
 
 namespace igla {
@@ -37,21 +37,6 @@ struct SequenceTable {
 
 constexpr int64_t kBlock = 16;
 
-inline void normalize(const float* x, const float* weight, const float* bias, float eps, float* y,
-                      int64_t width) {
-  float mean = 0, square = 0;
-  if (bias) {
-    SIMD_SUM(mean) for (int64_t i = 0; i < width; i++)
-      mean += x[i];
-    mean /= width;
-  }
-  SIMD_SUM(square) for (int64_t i = 0; i < width; i++)
-    square += (x[i] - mean) * (x[i] - mean);
-  float scale = 1 / std::sqrt(square / width + eps);
-  SIMD for (int64_t i = 0; i < width; i++)
-    y[i] = (x[i] - mean) * scale * weight[i] + (bias ? bias[i] : 0.0f);
-}
-
 // x [rows, width] to y, whole rows to each thread.
 inline void normalize_rows(const float* x, const float* weight, const float* bias, float eps,
                            float* y, int64_t rows, int64_t width) {
@@ -67,48 +52,6 @@ inline void turn(float* x, const float* cos, const float* sin, int64_t width) {
     float left = x[i], right = x[i + half];
     x[i] = left * cos[i] - right * sin[i];
     x[i + half] = right * cos[i] + left * sin[i];
-  }
-}
-
-// The order is that of FUNCTIONS in infer/native_decoder.py.
-inline float activate(int64_t function, float x) {
-  float value, slope;
-  switch (function) {
-    case 0:
-      return x / (1 + exponential(-x));
-    case 1:
-      Exact::at(x, value, slope);
-      return value;
-    case 2:
-      Tanh::at(x, value, slope);
-      return value;
-    case 3:
-      return x > 0 ? x : 0;
-    default:
-      return x > 0 ? x * x : 0;
-  }
-}
-
-template <int Function>
-inline void activate_all(float* up, const float* gate, int64_t count) {
-  if (gate) SIMD
-    for (int64_t i = 0; i < count; i++) up[i] *= activate(Function, gate[i]);
-  else SIMD
-    for (int64_t i = 0; i < count; i++) up[i] = activate(Function, up[i]);
-}
-
-inline void activate_by(int64_t function, float* up, const float* gate, int64_t count) {
-  switch (function) {
-    case 0:
-      return activate_all<0>(up, gate, count);
-    case 1:
-      return activate_all<1>(up, gate, count);
-    case 2:
-      return activate_all<2>(up, gate, count);
-    case 3:
-      return activate_all<3>(up, gate, count);
-    default:
-      return activate_all<4>(up, gate, count);
   }
 }
 

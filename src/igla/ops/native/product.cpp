@@ -1,48 +1,19 @@
 // Matrix products for processors with AVX-512: x·Wᵀ, x·W and xᵀ·y. Not those of bf16 where there is
 // AMX, which multiplies them several times as fast and which torch's library knows how to use.
 //
-// As in Goto & van de Geijn 2008: the right side is packed, a panel of 48 columns at a time, so
-// that it is read in order, and a tile of 8 × 48 results stays in 24 of the 32 registers until its
-// sum is whole. All is counted in words of 32 bits along the inner dimension: a float, or two bf16,
-// which the processor multiplies and adds in one go. Nothing is compiled for a shape and nothing
-// kept between calls but a buffer for each thread, so a shape never seen before costs no more than
-// others.
-#include "common.h"
+// Tiles and panels are those of panels.h. Nothing is compiled for a shape and nothing kept between
+// calls but a buffer for each thread, so a shape never seen before costs no more than others.
+#include "panels.h"
 
 #ifdef __AVX512F__
-#include <immintrin.h>
-
 #include <algorithm>
 #include <numeric>
 #include <vector>
 
 namespace igla {
 
-typedef uint32_t Word __attribute__((may_alias));
-constexpr int kLanes = 16, kVectors = 3, kColumns = kLanes * kVectors, kRows = 8;
 // Rows of which a product over rows packs at once: a panel of them fits the second-level cache.
 constexpr int64_t kChunk = 2048;
-
-template <class T>
-constexpr int kPerWord = sizeof(Word) / sizeof(T);
-
-template <class T>
-constexpr int64_t words(int64_t elements) {
-  return (elements + kPerWord<T> - 1) / kPerWord<T>;
-}
-
-template <class T>
-const Word* words_of(const T* elements) {
-  return reinterpret_cast<const Word*>(elements);
-}
-
-inline __mmask16 first_lanes(int64_t count) {
-  return count >= kLanes ? 0xffff : count <= 0 ? 0 : __mmask16((1u << count) - 1);
-}
-
-inline void multiply_add(__m512& sum, Word left, __m512 right, float*) {
-  sum = _mm512_fmadd_ps(_mm512_set1_ps(bits_as<float>(left)), right, sum);
-}
 
 // Widened, up to 16 elements at a time; what is masked out is zero.
 inline __m512 load_row(const float* in, __mmask16 mask) { return _mm512_maskz_loadu_ps(mask, in); }
@@ -54,9 +25,6 @@ inline __m512i pair_rows(const float* x, int64_t, int64_t, int64_t, __mmask16 ma
 }
 
 #if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
-inline void multiply_add(__m512& sum, Word left, __m512 right, bf16*) {
-  sum = _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_epi32(int(left)), (__m512bh)right);
-}
 inline void store_row(bf16* out, __mmask16 mask, __m512 x) {
   _mm256_mask_storeu_epi16(out, mask, (__m256i)_mm512_cvtneps_pbh(x));
 }
@@ -121,47 +89,20 @@ void pack_rows(const T* w, int64_t stride, int64_t inner, int64_t rows, Word* pa
                 panel + k * kColumns + v);
 }
 
-// One tile of y = y·carry + left·panel: `Rows` rows, and columns up to a number of vectors. The
-// left side's word of row i and inner word k stands at left[i * row_step + k * word_step].
-template <int Rows, int Vectors, class T, class Out>
-inline void tile(const Word* left, int64_t row_step, int64_t word_step, const Word* panel,
-                 int64_t inner, Out* y, int64_t stride, int64_t columns, bool carry) {
-  __m512 sums[Rows][Vectors];
-#pragma GCC unroll 8
-  for (int i = 0; i < Rows; i++)
-#pragma GCC unroll 3
-    for (int v = 0; v < Vectors; v++) {
-      sums[i][v] = _mm512_setzero_ps();
-      if constexpr (std::is_same_v<Out, float>)
-        if (carry)
-          sums[i][v] = load_row(y + i * stride + v * kLanes, first_lanes(columns - v * kLanes));
-    }
-  for (int64_t k = 0; k < inner; k++, left += word_step, panel += kColumns) {
-    __m512 right[Vectors];
-#pragma GCC unroll 3
-    for (int v = 0; v < Vectors; v++) right[v] = _mm512_loadu_ps(panel + v * kLanes);
-#pragma GCC unroll 8
-    for (int i = 0; i < Rows; i++)
-#pragma GCC unroll 3
-      for (int v = 0; v < Vectors; v++)
-        multiply_add(sums[i][v], left[i * row_step], right[v], static_cast<T*>(nullptr));
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < Rows; i++)
-#pragma GCC unroll 3
-    for (int v = 0; v < Vectors; v++)
-      store_row(y + i * stride + v * kLanes, first_lanes(columns - v * kLanes), sums[i][v]);
-}
-
-// The same for any number of rows up to kRows.
-template <class T, class Out, int Vectors = kVectors, int Rows = kRows, class... Rest>
-inline void tile_of(int64_t rows, Rest... rest) {
-  if constexpr (Rows > 0) {
-    if (rows == Rows)
-      tile<Rows, Vectors, T, Out>(rest...);
-    else
-      tile_of<T, Out, Vectors, Rows - 1>(rows, rest...);
-  }
+// Tiles of y = y·carry + left·panel: up to kRows rows, and columns up to a number of vectors.
+template <class T, class Out, int Vectors = kVectors>
+inline void tile_of(int64_t rows, const Word* left, int64_t row_step, int64_t word_step,
+                    const Word* panel, int64_t inner, Out* y, int64_t stride, int64_t columns,
+                    bool carry) {
+  auto begin = [=](int i, int v) {
+    if constexpr (std::is_same_v<Out, float>)
+      if (carry) return load_row(y + i * stride + v * kLanes, first_lanes(columns - v * kLanes));
+    return _mm512_setzero_ps();
+  };
+  auto end = [=](int i, int v, __m512 sum) {
+    store_row(y + i * stride + v * kLanes, first_lanes(columns - v * kLanes), sum);
+  };
+  panel_rows<T, Vectors>(rows, left, row_step, word_step, panel, inner, begin, end);
 }
 
 // y [rows, columns] = x [rows, inner] · B, where pack(first column, columns, panel) packs a panel

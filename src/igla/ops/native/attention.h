@@ -1,0 +1,349 @@
+// Attention within packed sequences, a task at a time. The derivation is in ops/attention.py, that
+// of causal attention in ops/causal_attention.py.
+//
+// One task is one head of keys and values of one sequence, with the heads of queries that it
+// serves. They are widened into panels that stay in the core's cache; queries go through in blocks,
+// so that the weights of a block alone, and never those of a whole long sequence, are in memory.
+// Causal blocks read the keys alone that some query of theirs attends to, and what others of the
+// block do not is taken out of the scores. Weights lie transposed, [keys, queries]:
+// what is computed for each query (the largest score, the sum, their gradient) then runs along
+// vectors of queries and not across them. The last vector is padded; nobody reads what is computed
+// there.
+#pragma once
+
+#include "common.h"
+
+#include <algorithm>
+
+namespace igla {
+
+constexpr int64_t kQueryBlock = 64;
+
+// The widest vectors that the processor has, and as many rows of a tile as leave its sums in
+// registers: 8 x 2 of 32, or 4 x 2 of 16.
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64, kTileRows = 8;
+#elif defined(__AVX__)
+constexpr int kVectorBytes = 32, kTileRows = 4;
+#else
+constexpr int kVectorBytes = 16, kTileRows = 4;
+#endif
+
+template <class A>
+struct Vector {
+  static constexpr int64_t lanes = kVectorBytes / sizeof(A);
+  typedef A type __attribute__((vector_size(kVectorBytes), aligned(sizeof(A)), may_alias));
+};
+
+template <class A>
+constexpr int kLanesOf = int(Vector<A>::lanes);
+
+template <class A>
+inline int64_t padded(int64_t n) {
+  return (n + Vector<A>::lanes - 1) / Vector<A>::lanes * Vector<A>::lanes;
+}
+
+// C[R, V vectors] += A[R, k] * B[k, V vectors]; A(r, l) = a[r * row + l * column].
+template <class A, int R, int V>
+inline __attribute__((always_inline)) void tile(const A* a, int64_t row, int64_t column, const A* b,
+                                                int64_t ldb, A* c, int64_t ldc, int64_t k) {
+  using Vec = typename Vector<A>::type;
+  Vec sums[R][V];
+  for (int r = 0; r < R; r++)
+    for (int v = 0; v < V; v++) sums[r][v] = *(const Vec*)(c + r * ldc + v * Vector<A>::lanes);
+  for (int64_t l = 0; l < k; l++) {
+    Vec right[V];
+    for (int v = 0; v < V; v++) right[v] = *(const Vec*)(b + l * ldb + v * Vector<A>::lanes);
+    for (int r = 0; r < R; r++) {
+      A left = a[r * row + l * column];
+      for (int v = 0; v < V; v++) sums[r][v] += left * right[v];
+    }
+  }
+  for (int r = 0; r < R; r++)
+    for (int v = 0; v < V; v++) *(Vec*)(c + r * ldc + v * Vector<A>::lanes) = sums[r][v];
+}
+
+template <class A, int V>
+inline void strip(const A* a, int64_t row, int64_t column, const A* b, int64_t ldb, A* c,
+                  int64_t ldc, int64_t m, int64_t k) {
+  int64_t i = 0;
+  for (; i + kTileRows <= m; i += kTileRows)
+    tile<A, kTileRows, V>(a + i * row, row, column, b, ldb, c + i * ldc, ldc, k);
+  if (i + 4 <= m) {
+    tile<A, 4, V>(a + i * row, row, column, b, ldb, c + i * ldc, ldc, k);
+    i += 4;
+  }
+  if (i + 2 <= m) {
+    tile<A, 2, V>(a + i * row, row, column, b, ldb, c + i * ldc, ldc, k);
+    i += 2;
+  }
+  if (i < m) tile<A, 1, V>(a + i * row, row, column, b, ldb, c + i * ldc, ldc, k);
+}
+
+// C[m, n] += A[m, k] * B[k, n]; rows of B and C are padded to whole vectors.
+template <class A>
+inline void multiply(const A* a, int64_t row, int64_t column, const A* b, int64_t ldb, A* c,
+                     int64_t ldc, int64_t m, int64_t n, int64_t k) {
+  constexpr int64_t lanes = Vector<A>::lanes;
+  int64_t j = 0;
+  for (; j + lanes < n; j += 2 * lanes) strip<A, 2>(a, row, column, b + j, ldb, c + j, ldc, m, k);
+  if (j < n) strip<A, 1>(a, row, column, b + j, ldb, c + j, ldc, m, k);
+}
+
+// A panel of `rows` rows of a head, widened, plus the bias [width] if any, times the factor:
+// [rows, padded width].
+template <class A, class T>
+inline void widen(const T* from, int64_t stride, const A* bias, A factor, A* to, int64_t rows,
+                  int64_t width) {
+  int64_t ld = padded<A>(width);
+  for (int64_t i = 0; i < rows; i++) {
+    if (bias) {
+      SIMD for (int d = 0; d < width; d++)
+        to[i * ld + d] = (load(from[i * stride + d]) + bias[d]) * factor;
+    } else {
+      SIMD for (int d = 0; d < width; d++)
+        to[i * ld + d] = load(from[i * stride + d]) * factor;
+    }
+    for (int64_t d = width; d < ld; d++) to[i * ld + d] = 0;
+  }
+}
+
+// A square of as many rows as a vector has lanes, transposed in registers. Step by step for strides
+// of half the lanes, a quarter and so on, each pair of rows that far apart changes the halves of
+// its groups of columns.
+template <class A>
+inline void transpose_square(const A* from, int64_t in, A* to, int64_t out) {
+  using Vec = typename Vector<A>::type;
+  using Index = std::conditional_t<sizeof(A) == 4, int32_t, int64_t>;
+  typedef Index Order __attribute__((vector_size(kVectorBytes)));
+  constexpr int lanes = int(Vector<A>::lanes);
+  Vec rows[lanes];
+  for (int r = 0; r < lanes; r++) rows[r] = *(const Vec*)(from + r * in);
+#pragma GCC unroll 4
+  for (int stride = lanes / 2; stride > 0; stride /= 2) {
+    Order upper, lower;
+    for (int i = 0; i < lanes; i++) {
+      upper[i] = i & stride ? lanes + i - stride : i;
+      lower[i] = i & stride ? lanes + i : i + stride;
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < lanes; r++)
+      if (!(r & stride)) {
+        Vec a = rows[r], b = rows[r + stride];
+        rows[r] = __builtin_shuffle(a, b, upper);
+        rows[r + stride] = __builtin_shuffle(a, b, lower);
+      }
+  }
+  for (int r = 0; r < lanes; r++) *(Vec*)(to + r * out) = rows[r];
+}
+
+// A panel of widen() transposed, [width, padded rows]. Both have room for whole squares; what fills
+// them up is whatever was there.
+template <class A>
+inline void transpose(const A* from, A* to, int64_t rows, int64_t width) {
+  constexpr int64_t lanes = Vector<A>::lanes;
+  int64_t in = padded<A>(width), out = padded<A>(rows);
+  for (int64_t i = 0; i < rows; i += lanes)
+    for (int64_t d = 0; d < width; d += lanes)
+      transpose_square(from + i * in + d, in, to + d * out + i, out);
+}
+
+template <class A, class T>
+inline void narrow(const A* from, A factor, T* to, int64_t stride, int64_t rows, int64_t width) {
+  int64_t ld = padded<A>(width);
+  for (int64_t i = 0; i < rows; i++) {
+    SIMD for (int d = 0; d < width; d++)
+      store(to[i * stride + d], from[i * ld + d] * factor);
+  }
+}
+
+// What both passes are told. Strides are those between tokens, in elements; heads lie side by side.
+template <class T>
+struct Heads {
+  const T *q, *k, *v;
+  const Acc<T>* bias;  // of queries, keys and values in turn [3, heads * width], or none
+  int64_t q_stride, kv_stride;
+  const int64_t *cu_queries, *cu_keys;
+  int64_t batch, heads, kv_heads, width;
+  Dropout dropout;
+  int64_t window;        // tokens that a query attends to, itself the last; 0: all of its sequence
+  const Acc<T>* slopes;  // [heads] what scores lose for each token of distance, or none
+};
+
+// The part of a task: one head of keys and values of one sequence.
+template <class T>
+struct Part {
+  int64_t head, first_query, queries, first_key, keys;
+  const T *k, *v;
+  const Acc<T>*k_bias, *v_bias;
+
+  Part(const Heads<T>& all, int64_t task) {
+    int64_t sequence = task / all.kv_heads;
+    head = task % all.kv_heads;
+    first_query = all.cu_queries[sequence];
+    queries = all.cu_queries[sequence + 1] - first_query;
+    first_key = all.cu_keys[sequence];
+    keys = all.cu_keys[sequence + 1] - first_key;
+    k = all.k + first_key * all.kv_stride + head * all.width;
+    v = all.v + first_key * all.kv_stride + head * all.width;
+    k_bias = all.bias ? all.bias + (all.heads + head) * all.width : nullptr;
+    v_bias = all.bias ? k_bias + all.heads * all.width : nullptr;
+  }
+};
+
+// A block of queries of one head: where it is, and the keys [first, last) that it reads.
+template <class T>
+struct Block {
+  int64_t head, begin, rows, ldq, token, first, last;
+  const T* q;
+  const Acc<T>* q_bias;
+  uint32_t element;  // number of its first weight for dropout: scattered between tasks
+
+  Block(const Heads<T>& all, const Part<T>& part, int64_t task, int64_t group, int64_t begin)
+      : begin(begin), first(0), last(part.keys) {
+    const int64_t groups = all.heads / all.kv_heads;
+    head = part.head * groups + group;
+    rows = std::min(kQueryBlock, part.queries - begin);
+    ldq = padded<Acc<T>>(rows);
+    token = part.first_query + begin;
+    if (all.window) {
+      first = std::max<int64_t>(0, begin - all.window + 1);
+      last = begin + rows;
+    }
+    q = all.q + token * all.q_stride + head * all.width;
+    q_bias = all.bias ? all.bias + head * all.width : nullptr;
+    element = mixed(uint32_t(task * groups + group)) + uint32_t(begin * part.keys);
+  }
+
+  int64_t keys() const { return last - first; }
+
+  // Takes from the scores [keys, ldq] what distance costs, and hides those that count nothing.
+  void mask(const Heads<T>& all, Acc<T>* scores) const {
+    using A = Acc<T>;
+    if (all.slopes && all.window) {
+      const A slope = all.slopes[head];
+      for (int64_t key = first; key < last; key++) {
+        A* line = scores + (key - first) * ldq;
+        SIMD for (int64_t i = 0; i < ldq; i++)
+          line[i] -= slope * A(begin + i - key);
+      }
+    }
+    hide(all, scores, -INFINITY);
+  }
+
+  // Puts a value wherever a query does not attend to a key: it does to distances from 0 up to the
+  // window. Weights there are put to 0, since e^x is never less than the least normal number, and
+  // a processor takes a hundred times as long for what is less than that.
+  void hide(const Heads<T>& all, Acc<T>* cells, Acc<T> value) const {
+    if (!all.window) return;
+    for (int64_t key = first; key < last; key++) {
+      const int64_t from = begin - key;  // of query i the distance is from + i
+      Acc<T>* line = cells + (key - first) * ldq;
+      for (int64_t i = 0; i < std::min(rows, -from); i++) line[i] = value;
+      for (int64_t i = std::max<int64_t>(0, all.window - from); i < rows; i++) line[i] = value;
+    }
+  }
+};
+
+// Room of one thread, grown on demand.
+template <class A>
+class Room {
+ public:
+  A* take(int64_t size) {
+    size = padded<A>(size);
+    A* start = store_.get() + used_;
+    used_ += size;
+    return start;
+  }
+  void reserve(int64_t size) {
+    if (size > size_) {
+      store_.reset(new A[size + Vector<A>::lanes]);
+      size_ = size;
+    }
+    used_ = 0;
+  }
+
+ private:
+  std::unique_ptr<A[]> store_;
+  int64_t size_ = 0, used_ = 0;
+};
+
+// Scores to weights, for one vector of queries, a column of weights [keys, ld]: softmax over the
+// keys, and dropout. log_sums: log of the sum of e^score, if wanted.
+template <class A>
+inline void weigh(A* weights, int64_t ld, int64_t keys, uint32_t element, const Dropout& dropout,
+                  A* log_sums) {
+  A largest[kLanesOf<A>], sum[kLanesOf<A>];
+  uint32_t elements[kLanesOf<A>];
+  SIMD for (int i = 0; i < kLanesOf<A>; i++) {
+    largest[i] = weights[i];
+    sum[i] = 0;
+    elements[i] = element + uint32_t(i) * uint32_t(keys);
+  }
+  for (int64_t j = 1; j < keys; j++) {
+    SIMD for (int i = 0; i < kLanesOf<A>; i++) {
+      A w = weights[j * ld + i];
+      largest[i] = w > largest[i] ? w : largest[i];
+    }
+  }
+  for (int64_t j = 0; j < keys; j++) {
+    SIMD for (int i = 0; i < kLanesOf<A>; i++) {
+      A w = exponential(weights[j * ld + i] - largest[i]);
+      weights[j * ld + i] = w;
+      sum[i] += w;
+    }
+  }
+  if (log_sums)
+    for (int i = 0; i < kLanesOf<A>; i++) log_sums[i] = largest[i] + std::log(sum[i]);
+  SIMD for (int i = 0; i < kLanesOf<A>; i++)
+    sum[i] = 1 / sum[i];
+  for (int64_t j = 0; j < keys; j++)
+    if (dropout.active()) {
+      SIMD for (int i = 0; i < kLanesOf<A>; i++)
+        weights[j * ld + i] *= sum[i] * A(dropout.factor(elements[i] + uint32_t(j)));
+    } else {
+      SIMD for (int i = 0; i < kLanesOf<A>; i++)
+        weights[j * ld + i] *= sum[i];
+    }
+}
+
+// One task: out [queries, heads * width]; log_sums [heads, queries]: log of the sum of e^score, if
+// wanted.
+template <class T>
+inline void attend(const Heads<T>& all, int64_t task, Room<Acc<T>>& room, T* out,
+                   Acc<T>* log_sums) {
+  using A = Acc<T>;
+  const int64_t width = all.width, ld = padded<A>(width), total = all.cu_queries[all.batch];
+  const int64_t out_stride = all.heads * width, groups = all.heads / all.kv_heads;
+  const A scale = 1 / std::sqrt(A(width));
+  const Dropout dropout = all.dropout;  // a copy of its own, or the loops do not vectorize
+  const Part<T> part(all, task);
+  const int64_t keys = part.keys;
+  room.reserve(2 * keys * ld + kQueryBlock * (3 * ld + keys + 1) + 64 * 7);
+  A *k = room.take(keys * ld), *v = room.take(keys * ld);
+  A *q = room.take(kQueryBlock * ld), *qt = room.take(ld * kQueryBlock);
+  A *weights = room.take(keys * kQueryBlock), *o = room.take(kQueryBlock * ld);
+  A* sums = log_sums ? room.take(kQueryBlock) : nullptr;
+  widen(part.k, all.kv_stride, part.k_bias, A(1), k, keys, width);
+  widen(part.v, all.kv_stride, part.v_bias, A(1), v, keys, width);
+  for (int64_t group = 0; group < groups; group++)
+    for (int64_t begin = 0; begin < part.queries; begin += kQueryBlock) {
+      const Block<T> block(all, part, task, group, begin);
+      const int64_t rows = block.rows, ldq = block.ldq, seen = block.keys();
+      widen(block.q, all.q_stride, block.q_bias, scale, q, rows, width);
+      transpose(q, qt, rows, width);
+      std::fill(weights, weights + seen * ldq, A(0));
+      multiply(k + block.first * ld, ld, 1, qt, ldq, weights, ldq, seen, rows, width);
+      block.mask(all, weights);
+      for (int64_t i = 0; i < rows; i += kLanesOf<A>)
+        weigh(weights + i, ldq, seen, block.element + uint32_t(i * keys), dropout,
+              sums ? sums + i : nullptr);
+      block.hide(all, weights, 0);
+      if (sums) std::copy(sums, sums + rows, log_sums + block.head * total + block.token);
+      std::fill(o, o + rows * ld, A(0));
+      multiply(weights, 1, ldq, v + block.first * ld, ld, o, ld, rows, width, seen);
+      narrow(o, A(1), out + block.token * out_stride + block.head * width, out_stride, rows, width);
+    }
+}
+
+}  // namespace igla
