@@ -233,9 +233,9 @@ def postgresql() -> Iterator[str]:
     try:
         for _ in range(600):
             assert process.poll() is None, (folder / "said").read_text()
-            with socket.socket() as one:
-                if one.connect_ex(("127.0.0.1", port)) == 0:
-                    break
+            asked = [programs[-1] / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+            if subprocess.run(asked).returncode == 0:  # it listens before it can be spoken to
+                break
             time.sleep(0.1)
         yield f"postgresql://igla:a%20word@127.0.0.1:{port}"
     finally:

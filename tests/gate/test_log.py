@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from igla.errors import UserError
 from igla.gate.log import Event, GateLog, NewDecision, NewFeedback, NotStored, Stored, Withdrawal
+from igla.gate.log.database import HEAD
 from igla.gate.log.exporting import export
 from igla.gate.log.importing import Imported, import_feedback
 from igla.gate.log.records import now
@@ -163,7 +164,9 @@ def test_events_are_numbered_in_the_trail(log: GateLog) -> None:
 
 def test_the_migrations_make_the_tables_that_the_code_has(log: GateLog) -> None:
     with log.database.engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, Base.metadata) == []
+        assert context.get_current_revision() == HEAD
 
 
 def test_a_log_of_a_newer_igla_is_left_alone(url: str) -> None:

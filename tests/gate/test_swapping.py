@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import httpx
 import pytest
 
 from igla.gate.home import Home
-from igla.gate.log import Feedback
+from igla.gate.log import Feedback, GateLog
 from igla.gate.swapping import open_version
 from igla.serve.keys import add_key
 
@@ -27,8 +28,9 @@ Slang = Callable[..., list[Feedback]]
 class Teaching:
     """A server that learns, and what speaks to it."""
 
-    def __init__(self, address: str, home: Home, admin: str, forum: str):
+    def __init__(self, address: str, home: Home, log: str, admin: str, forum: str):
         self.home = home
+        self.log = log
         self.admin = httpx.Client(base_url=address, headers={"x-api-key": admin}, timeout=30)
         self.forum = httpx.Client(base_url=address, headers={"x-api-key": forum}, timeout=30)
 
@@ -63,10 +65,11 @@ def teaching(
     keys = folder / "keys.json"
     admin = add_key(keys, "admin", ("score", "feedback", "admin"), None)
     forum = add_key(keys, "forum", ("score", "feedback"), None)
-    words = ["--log", f"sqlite:///{folder}/gate.db", "--learn", str(folder / "gate")]
+    log = f"sqlite:///{folder}/gate.db"
+    words = ["--log", log, "--learn", str(folder / "gate")]
     words += ["--config", str(folder / "gate.yaml"), "--keys", str(keys)]
     with serve_gate(str(run), *words) as running:
-        found = Teaching(running.address, Home(folder / "gate"), admin, forum)
+        found = Teaching(running.address, Home(folder / "gate"), log, admin, forum)
         yield found
         found.admin.close()
         found.forum.close()
@@ -181,6 +184,13 @@ def test_a_second_version_answers_a_sticky_share_and_is_compared(
     assert admin.delete("/v1/gate/compare").status_code == 200
     assert set(versions_of().values()) == {"v0001"}
     assert admin.post("/v1/gate/promote", json={"version": "v0002"}).status_code == 200
+    assert admin.post("/v1/gate/learn").json() == {"asked": True}
+    with closing(GateLog(teaching.log)) as log:
+        begun, ended, _, asked = [one for one in log.audit() if one.actor == "admin"][-4:]
+    compared = {"first": "v0001", "second": "v0002"}
+    assert (begun.event, begun.facts) == ("comparison_begun", {**compared, "share": 0.5})
+    assert (ended.event, ended.facts) == ("comparison_ended", compared)
+    assert (asked.event, asked.facts) == ("round_asked", {})
 
 
 def test_a_learner_that_was_killed_is_started_again(teaching: Teaching) -> None:

@@ -8,7 +8,7 @@ import typer
 app = typer.Typer()
 
 Folder = Annotated[Path, typer.Argument(help="The gate's folder, as given to serve --learn.")]
-Log = Annotated[str, typer.Option(help="The log, whose audit trail notes it.")]
+Log = Annotated[str, typer.Option(help="The server's log, whose audit trail notes it.")]
 _LOG = "sqlite:///gate.db"
 
 
@@ -30,9 +30,9 @@ def rollback(
     log: Log = _LOG,
 ) -> None:
     """Let the former version serve again."""
-    from igla.gate.command_versions import let_serve
+    from igla.gate.command_versions import roll_back
 
-    let_serve(folder, log, "rolled_back", to)
+    roll_back(folder, log, to)
 
 
 @app.command(epilog="Example: igla gate promote gate v0003 --log sqlite:///gate.db")
@@ -42,17 +42,17 @@ def promote(
     log: Log = _LOG,
 ) -> None:
     """Let a version serve."""
-    from igla.gate.command_versions import let_serve
+    from igla.gate.command_versions import promote as run
 
-    let_serve(folder, log, "promoted", version)
+    run(folder, log, version)
 
 
 @app.command(epilog="Example: igla gate learn gate")
-def learn(folder: Folder) -> None:
+def learn(folder: Folder, log: Log = _LOG) -> None:
     """Begin a round now, with whatever feedback is new."""
     from igla.gate.command_versions import learn_now
 
-    learn_now(folder)
+    learn_now(folder, log)
 
 
 @app.command(epilog="Example: igla gate compare gate v0003 --share 0.1")
@@ -64,8 +64,9 @@ def compare(
     share: Annotated[
         float, typer.Option(help="Of who asks, that it answers; 0: it only looks on.")
     ] = 0.0,
+    log: Log = _LOG,
 ) -> None:
     """Compare a version with the one that serves, on feedback from now on."""
     from igla.gate.command_versions import begin_comparing
 
-    begin_comparing(folder, version, share)
+    begin_comparing(folder, log, version, share)

@@ -1,16 +1,19 @@
 """What the commands of `igla gate` for its versions do."""
 
 import json
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
+
 from igla.errors import UserError
-from igla.gate.comparison import compare, stop_comparing
+from igla.gate import operating
 from igla.gate.home import Home
-from igla.gate.log import Event, GateLog
-from igla.gate.log.command import at_command_line
+from igla.gate.log import GateLog
+from igla.gate.log.actor import at_command_line
 
 
 def print_versions(folder: Path, *, as_json: bool) -> None:
@@ -29,26 +32,37 @@ def print_versions(folder: Path, *, as_json: bool) -> None:
         print(f"{one['version']}{serves}{figure}: {one['reason']}")
 
 
-def let_serve(folder: Path, log: str, event: str, version: str | None) -> None:
-    """Roll back, or promote a version; a server that runs follows within a second."""
-    with closing(GateLog(log)) as opened:
-        print(f"{change(_home(folder), opened, event, at_command_line(), version)} serves")
+def roll_back(folder: Path, log: str, to: str | None) -> None:
+    """Let the former version serve; a server that runs follows within a second."""
+    home = _home(folder)
+    with _log(log) as opened:
+        print(f"{operating.roll_back(home, opened, at_command_line(), to)} serves")
 
 
-def learn_now(folder: Path) -> None:
+def promote(folder: Path, log: str, version: str) -> None:
+    """Let a version serve; a server that runs follows within a second."""
+    home = _home(folder)
+    with _log(log) as opened:
+        print(f"{operating.promote(home, opened, at_command_line(), version)} serves")
+
+
+def learn_now(folder: Path, log: str) -> None:
     """Ask the learner of a server that runs for a round."""
-    _home(folder).asked.touch()
+    home = _home(folder)
+    with _log(log) as opened:
+        operating.ask_for_a_round(home, opened, at_command_line())
     print("a round begins if there is new feedback and the server runs")
 
 
-def begin_comparing(folder: Path, version: str | None, share: float) -> None:
+def begin_comparing(folder: Path, log: str, version: str | None, share: float) -> None:
     """Begin to compare a version, or stop."""
     home = _home(folder)
-    if version is None:
-        stop_comparing(home)
-        print("nothing is compared")
-        return
-    begun = compare(home, version, share)
+    with _log(log) as opened:
+        if version is None:
+            operating.stop_comparing(home, opened, at_command_line())
+            print("nothing is compared")
+            return
+        begun = operating.begin_comparing(home, opened, at_command_line(), version, share)
     how = f"answers {share:.0%} of who asks" if share else "only looks on"
     print(f"{begun.second} is compared with {begun.first}; it {how}")
 
@@ -65,17 +79,18 @@ def report(home: Home) -> dict[str, Any]:
     return {"serving": asdict(kept.serving()), "versions": found}
 
 
-def change(home: Home, log: GateLog, event: str, actor: str, version: str | None) -> str:
-    """Promote a version or roll back, and have it in the audit trail; the name that serves now."""
-    before = home.versions.serving().name
-    if event == "promoted":
-        assert version is not None
-        home.versions.promote(version, actor)
-        after = version
-    else:
-        after = home.versions.rollback(actor, version)
-    log.write([Event(event=event, actor=actor, facts={"before": before, "after": after})])
-    return after
+@contextmanager
+def _log(url: str) -> Iterator[GateLog]:
+    """The server's log. An empty one that is made would only hide that its name is wrong."""
+    with closing(GateLog(url, make=False)) as opened:
+        try:
+            yield opened
+        except DBAPIError as error:
+            why = str(error.orig).strip()
+            raise UserError(
+                f"It is done, but the log {opened.database} cannot be written ({why}): the audit "
+                "trail does not say so."
+            ) from None
 
 
 def _home(folder: Path) -> Home:

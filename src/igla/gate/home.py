@@ -10,9 +10,12 @@ comparison.json which two versions are compared
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from igla.gate.learner_settings import LearnerSettings
 from igla.gate.versions import POINTER, Versions
+
+if TYPE_CHECKING:  # which takes pydantic, and a rollback needs no settings
+    from igla.gate.learner_settings import LearnerSettings
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Home:
         return (self.folder / "versions" / POINTER).is_file()
 
 
-def told(home: Home, log: str, block: int, settings: LearnerSettings) -> str:
+def told(home: Home, log: str, block: int, settings: "LearnerSettings") -> str:
     """The line that a learner is told at its start."""
     content = {"folder": str(home.folder), "log": log, "block": block}
     return json.dumps(content | {"settings": settings.model_dump(mode="json")}) + "\n"

@@ -1,21 +1,23 @@
 """The gate's routes for versions: what there is and why, promote, roll back, learn now."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.exc import SQLAlchemyError
 
 from igla.errors import UserError
-from igla.gate.command_versions import change, report
-from igla.gate.comparison import compare, stop_comparing
+from igla.gate import operating
+from igla.gate.command_versions import report
 from igla.gate.gate import refusal
 from igla.gate.swapping import Swapping
 from igla.serve.service import Refused, route_class, service_of
+
+T = TypeVar("T")
 
 router = APIRouter(prefix="/v1/gate", route_class=route_class(refusal), tags=["Gate"])
 
@@ -39,7 +41,7 @@ async def versions(request: Request) -> dict[str, Any]:
 @router.post("/rollback")
 async def rollback(request: Request, body: VersionRequest) -> dict[str, Any]:
     """Let an earlier version serve; needs a key for admin. Answered when it does."""
-    return await _changed(request, "rolled_back", body.version)
+    return {"serving": await _acted(request, operating.roll_back, body.version)}
 
 
 @router.post("/promote")
@@ -47,7 +49,7 @@ async def promote(request: Request, body: VersionRequest) -> dict[str, Any]:
     """Let any version serve, one that was rejected too; needs a key for admin."""
     if body.version is None:
         raise Refused(400, "Name the version that is to serve.")
-    return await _changed(request, "promoted", body.version)
+    return {"serving": await _acted(request, operating.promote, body.version)}
 
 
 class CompareRequest(BaseModel):
@@ -62,31 +64,21 @@ class CompareRequest(BaseModel):
 async def begin_comparing(request: Request, body: CompareRequest) -> dict[str, Any]:
     """Compare a version with the one that serves, on the feedback from now on; needs a key for
     admin. What is found is in the learner's part of /versions."""
-    service, swapping = service_of(request), swapping_of(request)
-    service.check_admin(request)
-    with _refusals():
-        found = await asyncio.to_thread(compare, swapping.home, body.version, body.share)
-    await swapping.follow(service)
-    return asdict(found)
+    begun = await _acted(request, operating.begin_comparing, body.version, body.share)
+    return asdict(begun)
 
 
 @router.delete("/compare")
 async def end_comparing(request: Request) -> dict[str, Any]:
     """Let the version that serves answer everybody again; needs a key for admin."""
-    service, swapping = service_of(request), swapping_of(request)
-    service.check_admin(request)
-    with _refusals():
-        stop_comparing(swapping.home)
-    await swapping.follow(service)
+    await _acted(request, operating.stop_comparing)
     return {"compared": False}
 
 
 @router.post("/learn")
 async def learn(request: Request) -> dict[str, Any]:
     """Begin a round with whatever feedback is new; needs a key for admin."""
-    service_of(request).check_admin(request)
-    with _refusals():
-        swapping_of(request).home.asked.touch()
+    await _acted(request, operating.ask_for_a_round)
     return {"asked": True}
 
 
@@ -107,17 +99,17 @@ def _refusals() -> Iterator[None]:
         raise Refused(503, said, retry_after=1.0) from None
 
 
-async def _changed(request: Request, event: str, version: str | None) -> dict[str, Any]:
+async def _acted(request: Request, act: Callable[..., T], *words: object) -> T:
+    """Let an operator act (see operating), and the server follow; Refused when that cannot be."""
     service, swapping = service_of(request), swapping_of(request)
     actor = service.check_admin(request)
     log = request.app.state.gate.log
     try:
         with _refusals():
-            after = await asyncio.to_thread(change, swapping.home, log, event, actor, version)
-    except SQLAlchemyError:  # a rollback does not wait for a disk that is full
+            done = await asyncio.to_thread(act, swapping.home, log, actor, *words)
+    except SQLAlchemyError:
         await swapping.follow(service)
-        serving = swapping.home.versions.serving().name
-        said = f"{serving} serves, but the log cannot be written: the audit trail does not say so."
+        said = "It is done, but the log cannot be written: the audit trail does not say so."
         raise Refused(503, said) from None
     await swapping.follow(service)
-    return {"serving": after}
+    return done

@@ -46,7 +46,7 @@ class GateLog:
     `seq` of the last record it has had; 0 at first) misses nothing that is written later.
 
     per_hour  feedbacks that one API key may give in an hour; None: as many as it likes
-    make      whether a file of SQLite's is made where there is none; else UserError
+    make      whether a log is made where there is none; else UserError
     """
 
     def __init__(self, url: str, per_hour: int | None = None, *, make: bool = True):

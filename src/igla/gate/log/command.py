@@ -1,7 +1,5 @@
 """What the commands of `igla gate` do with a log."""
 
-import getpass
-import os
 import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -14,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from igla.errors import UserError
 from igla.gate.context import clean, digest, visible
 from igla.gate.log import GateLog, NewFeedback, NotStored
+from igla.gate.log.actor import at_command_line
 from igla.gate.log.exporting import export
 from igla.gate.log.importing import import_feedback
 from igla.gate.log.records import now
@@ -97,16 +96,6 @@ def _log(url: str, *, make: bool = True) -> Iterator[GateLog]:
             yield log
         except DBAPIError as error:
             raise UserError(f"The log {log.database} fails: {str(error.orig).strip()}") from None
-
-
-def at_command_line() -> str:
-    """Who is at the command line, for the audit trail; by number where there is no name, as in a
-    container."""
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):
-        name = f"user {os.getuid()}"
-    return f"command line, {name}"
 
 
 def _age(words: str) -> timedelta:

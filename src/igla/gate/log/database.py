@@ -10,16 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from igla.errors import UserError
 
-_MIGRATIONS = Path(__file__).parent / "migrations"
+# The newest of the migrations, which a log that is up to date has behind it.
+HEAD = "0001"
+_REVISION = text("SELECT version_num FROM alembic_version")
 # "igla", as the number of the advisory lock.
 _LOCK = text("SELECT pg_advisory_xact_lock(1768385633)")
 _BUSY_SECONDS = 20
@@ -40,15 +39,15 @@ class Database:
     def __init__(self, url: str, *, make: bool = True):
         """Open a database and bring its tables up to date; UserError where that cannot be.
 
-        make  whether a file of SQLite's is made where there is none
+        make  whether a log is made where there is none
         """
         self.url = _parsed(url)
         self.engine = _engine(self.url, make)
         try:
-            self._migrate()
-        except CommandError as error:
+            self._bring_up_to_date(make)
+        except UserError:
             self.close()
-            raise UserError(f"The log {self} is of another igla, a newer one: {error}.") from None
+            raise
         except DBAPIError as error:
             self.close()
             raise UserError(f"The log {self} cannot be opened: {str(error.orig).strip()}") from None
@@ -98,12 +97,22 @@ class Database:
     def close(self) -> None:
         self.engine.dispose()
 
-    def _migrate(self) -> None:
-        config = Config()
-        config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-        with self.writing() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+    def _bring_up_to_date(self, make: bool) -> None:
+        revision = self._revision()
+        if revision is None and not make:
+            raise UserError(f"There is no log in {self}: name the server's with --log.")
+        if revision != HEAD:
+            from igla.gate.log.migrating import migrate  # Alembic takes longer than a rollback may
+
+            with self.writing() as connection:
+                migrate(connection, str(self))
+
+    def _revision(self) -> str | None:
+        """The last migration that the database has behind it; None: it holds no log."""
+        with self.reading() as connection:
+            if not inspect(connection).has_table("alembic_version"):
+                return None
+            return connection.execute(_REVISION).scalar_one_or_none()
 
 
 def _parsed(url: str) -> URL:
@@ -131,7 +140,7 @@ def _engine(url: URL, make: bool) -> Engine:
         event.listen(engine, "begin", _begin_postgresql)
         return engine
     file = Path(str(url.database))
-    if not make and not file.exists():
+    if not make and not (file.is_file() and file.stat().st_size):
         raise UserError(f"There is no log {file}: name the server's with --log.")
     _make(file)
     engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
