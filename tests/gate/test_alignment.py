@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from igla.gate.alignment import Alignment, Course
+from igla.gate.alignment import OTHERS, SLICES, Alignment, Course
 from igla.gate.material import slice_of
 
 Give = Callable[..., Any]
@@ -58,3 +58,11 @@ def test_feedback_is_counted_by_slice_and_by_what_is_right(give: Give) -> None:
         "up to 5 words": 0.5, "shop": 0.0, "tool: shell": 1.0,
     }  # fmt: skip
     assert {name: one["heard"] for name, one in found["labels"].items()} == {"allow": 2, "block": 2}
+
+
+def test_slices_beyond_so_many_are_counted_together(give: Give) -> None:
+    alignment = Alignment()
+    names = [f"part {number}" for number in range(SLICES + 3)]
+    alignment.add([give("а б", "confirmed_allow", slice=name) for name in names * 2], slice_of)
+    assert len(alignment.slices) == SLICES + 1 and alignment.slices[OTHERS].heard == 6
+    assert alignment.slices[names[0]].heard == 2

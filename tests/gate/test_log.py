@@ -5,7 +5,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pyarrow.parquet
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import insert, text
 from sqlalchemy.exc import DBAPIError
 
 from igla.errors import UserError
@@ -23,7 +23,7 @@ from igla.gate.log.database import HEAD
 from igla.gate.log.exporting import export
 from igla.gate.log.importing import Imported, import_feedback
 from igla.gate.log.records import now
-from igla.gate.log.tables import Base
+from igla.gate.log.tables import Base, DecisionRow
 from igla.gate.outcomes import Outcome
 
 
@@ -143,6 +143,30 @@ def test_a_key_gives_so_many_feedbacks_an_hour_and_the_trail_says_so_once(log: G
     assert isinstance(results[2], NotStored) and 3500 < (results[2].wait or 0) <= 3600
     assert kinds(log.write([said(one, Outcome.CONFIRMED_ALLOW, key="shop")])) == ["stored"]
     assert [entry.event for entry in log.audit()].count("capped") == 1
+
+
+def test_there_are_so_many_slices_and_one_more_is_refused(log: GateLog) -> None:
+    log.slices = 2
+    one, two, three = (decided(slice=name) for name in ("a", "b", "c"))
+    wrong = Outcome.WRONGLY_BLOCKED
+    together = [one, two, three, decided(), said(one, wrong, slice="d"), said(one, wrong)]
+    expected = ["stored", "stored", "slices", "stored", "slices", "stored"]
+    assert kinds(log.write(together)) == expected
+    (again, refused) = log.write([said(two, wrong, slice="a"), said(two, wrong, slice="e")])
+    assert isinstance(again, Stored) and isinstance(refused, NotStored)
+    assert str(refused) == "There are 2 slices already, and e would be one more."
+    assert log.decision(three.id) is None and len(log.feedback_since(0)) == 2
+    log.slices = None
+    assert kinds(log.write([three])) == ["stored"]
+
+
+def test_a_log_of_the_first_tables_is_brought_up_to_date_with_its_slices(url: str) -> None:
+    with closing(GateLog(url)) as log, log.database.writing() as connection:
+        connection.execute(insert(DecisionRow), asdict(decided(slice="a")))
+        connection.execute(text("DROP TABLE slices"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    with closing(GateLog(url, slices=1)) as log:
+        assert kinds(log.write([decided(slice="a"), decided(slice="b")])) == ["stored", "slices"]
 
 
 def test_voices_are_keys_and_without_keys_names(log: GateLog) -> None:

@@ -218,6 +218,7 @@ def test_a_version_is_let_serve_and_rolled_back_and_the_curve_has_both(page: Pag
     page.open("дом")
     page.until(lambda: page.texts("tr.serving td")[:1] == ["v0001"])
     assert "there are 1" in page.one("#curve-note").text
+    assert not page.one("#rollback").is_displayed()  # there is no version before
     versions = page.home.versions
 
     def copy(making: Path) -> None:
@@ -238,4 +239,5 @@ def test_a_version_is_let_serve_and_rolled_back_and_the_curve_has_both(page: Pag
     page.one("#rollback").click()
     page.driver.switch_to.alert.accept()
     page.until(lambda: page.texts("tr.serving td")[:1] == ["v0001"])
+    assert not page.one("#rollback").is_displayed()
     assert [one.event for one in page.log.audit()][-2:] == ["promoted", "rolled_back"]

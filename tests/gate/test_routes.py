@@ -19,6 +19,7 @@ CONFIG = """
 gate:
   allow: 0.6
   block: 0.2
+  slices: 2
   log_seconds: 30  # other tests may keep the disk busy
   tools: {shell: {allow: 1.0, block: 0.0}}
 """
@@ -177,12 +178,14 @@ def test_what_a_client_of_perspective_suggests_is_feedback(
         ("decide", {"text": "a", "arguments": {}}, 400),
         ("decide", {"text": "a", "subjct": "anna"}, 400),
         ("decide", {"text": "a", "subject": "an\0na"}, 400),
+        ("decide", {"text": "a", "slice": "a" * 101}, 400),
         ("decide", {"text": "a", "model": "other"}, 404),
         ("feedback", {"outcome": "confirmed_allow"}, 400),
         ("feedback", {"outcome": "confirmed_allow", "text": "a", "decision": "d"}, 400),
         ("feedback", {"outcome": "1.5", "text": "a"}, 400),
         ("feedback", {"outcome": "confirmed_allow", "decision": "d_0"}, 404),
         ("feedback", {"outcome": "confirmed_allow", "text": ""}, 400),
+        ("feedback", {"outcome": "confirmed_allow", "text": "a", "slice": "a" * 101}, 400),
     ],
 )
 def test_what_is_wrong_is_refused_in_a_sentence(
@@ -190,6 +193,18 @@ def test_what_is_wrong_is_refused_in_a_sentence(
 ) -> None:
     answer = gate.post(f"/v1/gate/{route}", json=asked)
     assert answer.status_code == status and answer.json()["error"].endswith(".")
+
+
+def test_a_slice_more_than_there_may_be_is_refused_and_those_that_are_there_are_not(
+    gate: httpx.Client,
+) -> None:
+    for name in ("short", "cats", "short"):
+        decide(gate, text="дом", slice=name)
+    said = {"text": "дом", "slice": "dogs"}
+    for route, more in (("decide", {}), ("feedback", {"outcome": "confirmed_allow"})):
+        answer = gate.post(f"/v1/gate/{route}", json={**said, **more})
+        told = {"error": "There are 2 slices already, and dogs would be one more."}
+        assert (answer.status_code, answer.json()) == (409, told)
 
 
 def test_what_no_database_holds_is_decided_and_kept_as_what_can_be_kept(

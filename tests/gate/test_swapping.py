@@ -1,6 +1,7 @@
 """A server that learns: versions swapped while it answers."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -11,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from igla.gate.home import Home
 from igla.gate.log import Feedback, GateLog
@@ -125,6 +127,17 @@ def test_prometheus_is_told_what_serves_and_how_the_learner_is(teaching: Teachin
     told = figures(teaching)
     assert "igla_gate_swaps_total 1.0" in told and "igla_gate_learner_up 1.0" in told
     assert 'igla_gate_drift_alert{of="scores"} 0.0' in told
+
+
+def test_the_alerts_of_a_gate_ask_for_what_it_tells(teaching: Teaching) -> None:
+    file = Path(__file__).parents[2] / "deploy" / "alerts.yaml"
+    groups = yaml.safe_load(file.read_text(encoding="utf-8"))["groups"]
+    [rules] = [group["rules"] for group in groups if group["name"] == "igla-gate"]
+    assert all(rule["alert"] and rule["annotations"]["summary"] for rule in rules)
+    named = {name for rule in rules for name in re.findall(r"\bigla_[a-z_]+", rule["expr"])}
+    told = set(re.findall(r"^# TYPE (\w+) ", figures(teaching), re.MULTILINE))
+    assert "igla_gate_drift_alert" in named <= told
+    assert all(rule["expr"].count("(") == rule["expr"].count(")") for rule in rules)
 
 
 def figures(teaching: Teaching) -> str:

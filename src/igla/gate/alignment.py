@@ -16,6 +16,8 @@ CONVERGED, DECISIONS = 0.95, 1000
 _LEAST = 1e-15
 # The trend: the mean of so many losses against the mean of as many before.
 LATELY = 10
+# Slices with a course of their own; tools are named by clients too, and as many as they like.
+SLICES, OTHERS = 200, "all others"
 
 
 @dataclass
@@ -85,6 +87,8 @@ class Alignment:
         for one in feedback:
             agrees, loss = agreement(one), loss_of(one)
             name = slice_of(one.text or "", one.slice)
+            if name not in self.slices and len(self.slices) >= SLICES:
+                name = OTHERS
             label = "allow" if one.target else "block"
             for course in (
                 self.whole,

@@ -38,7 +38,7 @@ def serve(
     log    URL of the log
     learn  folder in which the gate keeps what the first model becomes; None: it learns nothing
     """
-    opened = GateLog(log, settings.gate.feedback_per_hour)
+    opened = GateLog(log, settings.gate.feedback_per_hour, settings.gate.slices)
 
     def build(served: list[Served], _: Settings, doorkeeper: Doorkeeper | None) -> FastAPI:
         learning = None if learn is None else Learning(Home(learn.absolute()), log)

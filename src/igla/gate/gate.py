@@ -27,7 +27,7 @@ from igla.serve.suggestions import NotKept, Suggestion
 T = TypeVar("T")
 
 # As nginx' and Stripe's: which refusals of the log are whose fault.
-_STATUS = {"unknown": 404, "conflict": 409, "capped": 429}
+_STATUS = {"unknown": 404, "conflict": 409, "capped": 429, "slices": 409}
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,8 @@ class Gate:
         )
         try:
             logged = (await self.writer.write(new, self.settings.gate.log_seconds)).id
+        except NotStored as refused:
+            raise Refused(_STATUS[refused.kind], str(refused)) from None
         except NotLogged:
             self.metrics.not_logged.labels("decision").inc()
             logged = None

@@ -42,6 +42,9 @@ class GateSettings(Thresholds):
     feedback_per_hour: Count | None = Field(
         5_000, description="Feedbacks an hour that one API key may give; null: any number."
     )
+    slices: Count = Field(
+        200, description="Names of slices that clients may give; one more is refused."
+    )
     log_seconds: Annotated[float, Field(gt=0)] = Field(
         2.0,
         description="So long a decision waits for the log; then it is answered with logged: false.",

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from dataclasses import dataclass, replace
+from math import nan
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -43,6 +44,8 @@ class LearnerMetrics:
             "alignment", "Share of the latest 1,000 decisions that people agree with."
         )
         self.loss = gauge("mean_loss", "Exponential mean of the loss of decisions.")
+        for unknown in (self.alignment, self.loss):
+            unknown.set(nan)  # 0 would be an alarm before anybody has said anything
         self.drift = gauge("drift", "Stability index, or share of disagreement.", "of")
         self.alerts = gauge("drift_alert", "1 where there is drift.", "of")
 

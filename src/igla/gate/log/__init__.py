@@ -46,12 +46,21 @@ class GateLog:
     `seq` of the last record it has had; 0 at first) misses nothing that is written later.
 
     per_hour  feedbacks that one API key may give in an hour; None: as many as it likes
+    slices    names of slices that it may hold; None: any number
     make      whether a log is made where there is none; else UserError
     """
 
-    def __init__(self, url: str, per_hour: int | None = None, *, make: bool = True):
+    def __init__(
+        self,
+        url: str,
+        per_hour: int | None = None,
+        slices: int | None = None,
+        *,
+        make: bool = True,
+    ):
         self.database = Database(url, make=make)
         self.per_hour = per_hour
+        self.slices = slices
 
     def write(self, entries: Sequence[Entry]) -> list[Stored | NotStored]:
         """Store entries in one transaction: on the disk, all of them, when this returns.
@@ -61,7 +70,7 @@ class GateLog:
         """
         try:
             with self.database.writing() as connection:
-                return writing.write(connection, entries, self.per_hour)
+                return writing.write(connection, entries, self.per_hour, self.slices)
         except DBAPIError:
             self.database.close()  # a connection on which writing failed is not used again
             raise

@@ -17,7 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from igla.errors import UserError
 
 # The newest of the migrations, which a log that is up to date has behind it.
-HEAD = "0001"
+HEAD = "0002"
 _REVISION = text("SELECT version_num FROM alembic_version")
 # "igla", as the number of the advisory lock.
 _LOCK = text("SELECT pg_advisory_xact_lock(1768385633)")

@@ -117,13 +117,14 @@ class NotStored(Exception):
     """An entry that the log refuses for good, or for now.
 
     kind  unknown: there is no such decision or feedback; conflict: the idempotency key was used
-          for other content; capped: the key has given all it may for now
+          for other content; capped: the key has given all it may for now; slices: it names one
+          slice more than there may be
     wait  seconds after which it may be tried again, of capped
     """
 
     def __init__(
         self,
-        kind: Literal["unknown", "conflict", "capped"],
+        kind: Literal["unknown", "conflict", "capped", "slices"],
         message: str,
         wait: float | None = None,
     ):

@@ -108,6 +108,13 @@ class FeedbackRow(Base):
     withdrawn: Mapped[datetime | None]
 
 
+class SliceRow(Base):
+    """A part of the traffic that some client has named."""
+
+    __tablename__ = "slices"
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+
+
 class GoneRow(Base):
     """What was erased, has expired or was withdrawn: its id, and nothing that it held."""
 

@@ -19,7 +19,7 @@ from igla.gate.log.records import (
     Stored,
     Withdrawal,
 )
-from igla.gate.log.tables import AuditRow, DecisionRow, FeedbackRow, GoneRow
+from igla.gate.log.tables import AuditRow, DecisionRow, FeedbackRow, GoneRow, SliceRow
 
 _HOUR = timedelta(hours=1)
 # Columns of a decision that a feedback to it needs.
@@ -28,13 +28,15 @@ _NEEDED = (DecisionRow.id, DecisionRow.context, DecisionRow.model, DecisionRow.s
 
 
 def write(
-    connection: Connection, entries: Sequence[Entry], per_hour: int | None
+    connection: Connection, entries: Sequence[Entry], per_hour: int | None, slices: int | None
 ) -> list[Stored | NotStored]:
     """Store entries in order, in a transaction that is the only one to write.
 
     per_hour  feedbacks that one API key may give in an hour; None: as many as it likes
+    slices    names of slices that the log may hold; None: any number
     """
-    new = [one for one in entries if isinstance(one, NewDecision)]
+    beyond = _beyond(connection, entries, slices)
+    new = [one for one in entries if isinstance(one, NewDecision) and one.slice not in beyond]
     if new:
         connection.execute(insert(DecisionRow), [asdict(one) for one in new])
     known = _decisions_of(connection, entries)
@@ -45,6 +47,11 @@ def write(
     numbered: list[int] = []  # places of events in the results, whose numbers are not known yet
     for one in entries:
         try:
+            if isinstance(one, NewDecision | NewFeedback) and one.slice in beyond:
+                raise NotStored(
+                    "slices",
+                    f"There are {slices:,} slices already, and {one.slice} would be one more.",
+                )
             if isinstance(one, NewDecision):
                 results.append(Stored(one.id))
             elif isinstance(one, NewFeedback):
@@ -138,6 +145,23 @@ def _withdraw(connection: Connection, one: Withdrawal, trail: list[Event]) -> St
         Event(event="withdrawn", actor=one.key, facts={"feedback": one.feedback}, at=one.at)
     )
     return Stored(one.feedback, row.weight)
+
+
+def _beyond(connection: Connection, entries: Sequence[Entry], most: int | None) -> set[str | None]:
+    """The names of slices that would be too many; all others are in the log from now on."""
+    said = (one.slice for one in entries if isinstance(one, NewDecision | NewFeedback))
+    names = [*dict.fromkeys(name for name in said if name)]
+    if not names:
+        return set()
+    there = set(connection.execute(select(SliceRow.name).where(SliceRow.name.in_(names))).scalars())
+    new = [name for name in names if name not in there]
+    if not new:
+        return set()
+    count = connection.execute(select(func.count()).select_from(SliceRow)).scalar_one()
+    room = len(new) if most is None else max(0, most - count)
+    if new[:room]:
+        connection.execute(insert(SliceRow), [{"name": name} for name in new[:room]])
+    return {*new[room:]}
 
 
 def _decisions_of(connection: Connection, entries: Sequence[Entry]) -> dict[str, Any]:

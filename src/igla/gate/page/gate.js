@@ -172,7 +172,7 @@ function showLearning() {
   if (!learning) return;
   const state = status.fault ?? `${word(status.running ? "running" : "stopped")}. ${format(status.new ?? 0)} ${word("fresh")}.`;
   $("learner").textContent = state;
-  $("rollback").disabled = !versions.find((one) => one.version === learning.serving.name)?.parent;
+  $("rollback").hidden = !versions.find((one) => one.version === learning.serving.name)?.parent;
   $("versions").replaceChildren(...versions.map(versionRow));
 }
 
