@@ -14,8 +14,8 @@ from igla.errors import UserError
 from igla.infer.classifier import Classifier, model_folder
 from igla.infer.embedder import POOLING_FILE, Embedder
 from igla.infer.generator import Generator, is_decoder
+from igla.infer.precision import compute_in, wanted
 from igla.model.folder import has_classifier
-from igla.ops.products import probe
 from igla.sealed import MANIFEST, BrokenSeal, check_sealed, file_digest
 from igla.text.tokenizer import TextEncoder
 
@@ -156,8 +156,7 @@ def _loaded(folder: Path, precision: Precision) -> Classifier | Embedder | Gener
         generator.write(_WARM_UP, max_tokens=2)
         return generator
     model = Classifier.load(folder) if has_classifier(folder) else Embedder.load(folder)
-    if precision == "bf16" or (precision == "auto" and probe().bf16_is_better):
-        model.model.encoder.compute_in_bf16()
+    compute_in(model.model.encoder, wanted(precision))
     model.model.requires_grad_(False)
     warm_up = model.logits if isinstance(model, Classifier) else model.embeddings
     warm_up([_WARM_UP])
