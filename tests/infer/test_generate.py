@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from igla.cli import main
+from igla.infer.generator import Generator
+from igla.infer.window import fastest_window
 from igla.model.decoder import Decoder, save_decoder
 from igla.model.folder import read_json
 
@@ -76,9 +79,31 @@ def test_beams_are_at_least_as_likely_as_the_greedy_text(decoder_folder: Path, r
     assert status == 0 and out.strip() and "float32" in err
 
 
+@pytest.fixture
+def filling_folder(decoder_folder: Path, tmp_path: Path) -> Path:
+    """The same decoder, said to have learned to fill masks in blocks of 8."""
+    folder = tmp_path / "filling"
+    shutil.copytree(decoder_folder, folder)
+    config = read_json(folder / "config.json") | {"wedlm": {"mask_token_id": 5, "block": 8}}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def test_a_window_of_one_writes_one_token_in_a_forward(
+    decoder_folder: Path, filling_folder: Path, run: Run
+) -> None:
+    out, err, status = run("generate", filling_folder, "the ", "--max-tokens", 24, "--window", 1)
+    assert status == 0 and "24 tokens" in err and "24 forwards" in err
+    assert out == run("generate", decoder_folder, "the ", "--max-tokens", 24)[0]
+    _, err, status = run("generate", filling_folder, "the ", "--window", 9)
+    assert status == 2 and "the model has learned blocks of 8" in err
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
+        (["--window", "2"], "has not learned to fill masks"),
+        (["--engine", "onnx", "--precision", "int8"], "int8 is torch's"),
         (["--engine", "abacus"], "There is no engine 'abacus'; there are torch, onnx."),
         (["--precision", "int2"], "There is no precision 'int2'"),
         (["--engine", "onnx"], "igla export MODEL --format onnx makes it"),
@@ -120,3 +145,19 @@ def test_bench_decode_tells_what_rows_cost(
     assert status == 2 and "choose a smaller --context" in err
     _, err, status = run("bench", "decode", decoder_folder, "--prompt", "the ")
     assert status == 2 and "has not learned to fill masks" in err
+
+
+def test_bench_decode_tells_which_window_writes_the_fastest(
+    filling_folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("igla.infer.window._SECONDS", 0.01)
+    monkeypatch.setattr("igla.infer.window._WRITING_SECONDS", 0.05)
+    out, _, status = run("bench", "decode", filling_folder, "--prompt", "the ")
+    assert status == 0
+    told = out[out.index("window ") :]
+    rows = re.findall(r"^ +(\d+) +([\d.]+) +([\d.]+)$", told, re.MULTILINE)
+    assert [int(size) for size, *_ in rows] == [1, 2, 4, 8]  # no more than it has learned
+    best = max(rows, key=lambda row: float(row[1]))[0]
+    assert rows[0][2] == "1.00" and told.endswith(f"fastest here: a window of {best}\n")
+    generator = Generator.load(filling_folder)
+    assert generator.window == 4 and fastest_window(generator) in (1, 2, 4, 8)

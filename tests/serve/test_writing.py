@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +16,17 @@ import openai
 import pytest
 import torch
 
+from igla.errors import UserError
 from igla.infer.decoding import Autoregressive
+from igla.infer.engines import Engine
 from igla.infer.generator import Generator
 from igla.infer.sampling import Sampling
 from igla.infer.text_stream import TextStream
 from igla.model.decoder import Decoder, DecoderConfig, save_decoder
+from igla.serve.command import serve as serve_models
 from igla.serve.keys import add_key
+from igla.serve.models import open_model
+from igla.serve.settings import load_settings
 from igla.text.tokenizer import TextEncoder, save_tokenizer, train_tokenizer
 
 Serve = Callable[..., AbstractContextManager[Any]]
@@ -414,3 +421,55 @@ def test_what_was_accepted_is_written_to_its_end_after_sigterm(decoder: Path, se
             next(lines)
             running.process.terminate()
             assert [line for line in lines if line][-1] == "data: [DONE]"
+
+
+def test_weights_of_8_bits_write_what_they_write_without_a_server(
+    decoder: Path, generator: Generator, serve: Serve
+) -> None:
+    narrow = Generator.load(decoder, Engine(precision="int8"))
+    prompt = narrow.prompt("кот")
+    text = expected(narrow, prompt, 48, Sampling())
+    assert text != expected(generator, prompt, 48, Sampling())
+    asked = {"model": "default", "prompt": "кот", "max_tokens": 48, "temperature": 0}
+    with serve(str(decoder), "--precision", "int8") as running:
+        answer = httpx.post(f"{running.address}/v1/completions", json=asked, timeout=60)
+        assert answer.json()["choices"][0]["text"] == text
+        running.said.seek(0)
+        assert "in int8: texts, one token after another" in running.said.read()
+
+
+def test_a_window_is_the_one_asked_for_or_the_fastest(decoder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "filling"
+    shutil.copytree(decoder, folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["wedlm"] = {"mask_token_id": 5, "block": 8}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert open_model(folder, "cat").gives == "texts, by WeDLM with a window of 4"
+    assert open_model(folder, "cat", window=8).generator.window == 8
+    assert open_model(folder, "cat", window="auto").generator.window in (1, 2, 4, 8)
+    with pytest.raises(UserError, match="A window of 9 is asked for; .* blocks of 8"):
+        open_model(folder, "cat", window=9)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"window": 4}, "None of the models has learned to fill masks"),
+        ({"window": "many"}, "window: Value error, a number of positions or auto is wanted"),
+        ({"precision": "int2"}, "precision: Input should be 'auto', 'float32', 'bf16', 'int8'"),
+        ({"engine": "abacus"}, "There is no engine 'abacus'; there are torch, onnx"),
+        ({"engine": "onnx", "precision": "int4"}, "int4 is torch's"),
+    ],
+)
+def test_what_a_decoder_cannot_be_served_by_is_said(
+    given: dict[str, object], reason: str, decoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("igla.serve.command.signal.signal", lambda *_: None)
+    with socket.socket() as listening, pytest.raises(UserError, match=reason):
+        monkeypatch.setattr("igla.serve.command._bound", lambda *_: listening)
+        serve_models([str(decoder)], "127.0.0.1", 0, load_settings(None, **given), None, None)
+
+
+def test_weights_of_4_bits_are_for_decoders(trained: Path) -> None:
+    with pytest.raises(UserError, match="An encoder does not compute in int4"):
+        open_model(trained, "default", "int4")

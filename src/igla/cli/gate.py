@@ -56,7 +56,7 @@ def serve(
     from igla.serve.settings import read_settings
 
     certificate = both(tls_certificate, tls_key)
-    settings = read_settings(GateServerSettings, config, precision)
+    settings = read_settings(GateServerSettings, config, precision=precision)
     run(models, host, port, settings, keys, certificate, log, learn)
 
 

@@ -11,6 +11,8 @@ app.add_typer(bench, name="bench")
 
 Model = Annotated[str, typer.Argument(help="Run folder or model folder of a decoder.")]
 Precision = Annotated[str, typer.Option(help="Of the weights: float32, bf16, int8 or int4.")]
+EngineName = Annotated[str, typer.Option("--engine", help="torch or onnx.")]
+Provider = Annotated[str, typer.Option(help="Of the onnx engine: cpu, cuda …")]
 
 
 @app.command(
@@ -45,11 +47,15 @@ def generate(
     draft: Annotated[str | None, typer.Option(help="Folder of a small model that guesses.")] = None,
     lookup: Annotated[bool, typer.Option("--lookup", help="Guess from the text itself.")] = False,
     chat: Annotated[bool, typer.Option("--chat", help="The prompt is a user's message.")] = False,
-    engine: Annotated[str, typer.Option(help="torch or onnx.")] = "torch",
+    engine: EngineName = "torch",
     precision: Precision = "float32",
-    provider: Annotated[str, typer.Option(help="Of the onnx engine: cpu, cuda …")] = "cpu",
+    provider: Provider = "cpu",
+    window: Annotated[
+        int | None, typer.Option(help="Positions decided at once, of models that fill masks.")
+    ] = None,
 ) -> None:
     """Write what follows a text, as it comes."""
+    from igla.infer.engines import Engine
     from igla.infer.generate import Wanted
     from igla.infer.generate import generate as run
     from igla.infer.sampling import Sampling
@@ -74,9 +80,8 @@ def generate(
         draft=draft,
         lookup=lookup,
         chat=chat,
-        engine=engine,
-        precision=precision,
-        provider=provider,
+        engine=Engine(engine, precision, provider),
+        window=window,
     )
     run(model, prompt, wanted)
 
@@ -101,13 +106,16 @@ def export(
 @bench.command(epilog="Example: igla bench decode runs/first --precision int8")
 def decode(
     model: Model,
+    engine: EngineName = "torch",
     precision: Precision = "float32",
+    provider: Provider = "cpu",
     context: Annotated[int, typer.Option(min=1, help="Tokens in the cache.")] = 256,
     prompt: Annotated[
         str | None, typer.Option(help="Text to write on from, for models that fill masks.")
     ] = None,
 ) -> None:
     """What several rows in a forward cost, and which window of parallel decoding pays."""
+    from igla.infer.engines import Engine
     from igla.infer.window import measure_decode
 
-    measure_decode(model, precision, context, prompt)
+    measure_decode(model, Engine(engine, precision, provider), context, prompt)

@@ -19,7 +19,10 @@ Config = Annotated[
     Path | None, typer.Option(help="YAML of attributes, decisions, limits and logs.")
 ]
 Keys = Annotated[Path | None, typer.Option(help="File of igla keys; without it everybody may ask.")]
-Precision = Annotated[str | None, typer.Option(help="auto (by measurement), float32 or bf16.")]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="auto (by measurement), float32, bf16, int8; of decoders also int4."),
+]
 Certificate = Annotated[
     Path | None, typer.Option("--tls-certificate", help="PEM file of the certificate, for https.")
 ]
@@ -40,6 +43,11 @@ def serve(
     config: Config = None,
     keys: Keys = None,
     precision: Precision = None,
+    engine: Annotated[str | None, typer.Option(help="Of decoders: torch or onnx.")] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(help="Of decoders that fill masks: positions decided at once; auto."),
+    ] = None,
     tls_certificate: Certificate = None,
     tls_key: PrivateKey = None,
 ) -> None:
@@ -48,7 +56,8 @@ def serve(
     from igla.serve.settings import load_settings
 
     certificate = both(tls_certificate, tls_key)
-    run(models, host, port, load_settings(config, precision), keys, certificate)
+    settings = load_settings(config, precision=precision, engine=engine, window=window)
+    run(models, host, port, settings, keys, certificate)
 
 
 def both(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:

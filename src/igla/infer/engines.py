@@ -1,45 +1,81 @@
 """The engines of generation by name, for a folder."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import cast
 
 from igla.errors import UserError
 from igla.infer.backend import Backend
 from igla.infer.onnx_backend import OnnxBackend
-from igla.infer.onnx_export import MODEL_FILE
 from igla.infer.torch_backend import TorchBackend
 from igla.model.decoder import Decoder
-from igla.ops.weights import PRECISIONS
+from igla.ops.weights import PRECISIONS, Precision
 
-Engine = Literal["torch", "onnx"]
-ENGINES: tuple[Engine, ...] = ("torch", "onnx")
+_BACKENDS = {one.name: one for one in (TorchBackend, OnnxBackend)}
+ENGINES = (*_BACKENDS,)
+# Where igla export puts what others than torch read.
+FILES = {"onnx": "onnx/model.onnx"}
 
 
-def open_engine(
-    engine: str,
-    model: Decoder,
-    folder: Path,
-    *,
-    cache_tokens: int,
-    precision: str = "float32",
-    provider: str = "cpu",
-) -> Backend:
-    """An engine with the weights of a folder, of which `model` is the decoder.
+@dataclass(frozen=True)
+class Engine:
+    """Which engine computes.
 
-    onnx reads folder/onnx/model.onnx, which igla export makes, or folder/model.onnx.
+    name       torch or onnx
+    precision  of the weights; others than torch compute in what their file holds
+    provider   of the onnx engine
     """
-    if engine not in ENGINES:
-        raise UserError(f"There is no engine '{engine}'; there are {', '.join(ENGINES)}.")
-    if precision not in PRECISIONS:
-        raise UserError(f"There is no precision '{precision}'; there are {', '.join(PRECISIONS)}.")
-    if engine == "torch":
-        return TorchBackend(model, precision=precision, cache_tokens=cache_tokens)
-    if precision != "float32":
-        raise UserError(f"The onnx engine computes what the graph says; {precision} is torch's.")
-    inside = folder / "onnx" / MODEL_FILE
-    return OnnxBackend(
-        inside if inside.is_file() else folder / MODEL_FILE,
-        max_positions=model.config.max_positions,
-        provider=provider,
-        cache_tokens=cache_tokens,
-    )
+
+    name: str = "torch"
+    precision: str = "float32"
+    provider: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.name not in ENGINES:
+            raise UserError(f"There is no engine '{self.name}'; there are {', '.join(ENGINES)}.")
+        if self.precision not in PRECISIONS:
+            known = ", ".join(PRECISIONS)
+            raise UserError(f"There is no precision '{self.precision}'; there are {known}.")
+        if self.name != "torch" and self.precision != "float32":
+            raise UserError(
+                f"The {self.name} engine computes what its file says; {self.precision} is torch's."
+            )
+
+    @property
+    def said(self) -> str:
+        """What it computes in, for people."""
+        return self.precision if self.name == "torch" else f"what the {self.name} file holds"
+
+    def open(self, model: Decoder, folder: Path, cache_tokens: int) -> Backend:
+        """It with the weights of a folder, of which `model` is the decoder.
+
+        Others than torch read a file that igla export makes, as folder/onnx/model.onnx, or that
+        lies in the folder itself.
+        """
+        if self.name == "torch":
+            precision = cast(Precision, self.precision)
+            return TorchBackend(model, precision=precision, cache_tokens=cache_tokens)
+        file, limit = self._file(folder), model.config.max_positions
+        backend = OnnxBackend(
+            file, max_positions=limit, provider=self.provider, cache_tokens=cache_tokens
+        )
+        if backend.vocab_size != model.config.vocab_size:
+            raise UserError(
+                f"{file} has {backend.vocab_size:,} tokens and the model of {folder} "
+                f"{model.config.vocab_size:,}: export it anew."
+            )
+        return backend
+
+    def files(self, folder: Path) -> list[Path]:
+        """Those that it reads besides the folder's own."""
+        if self.name == "torch":
+            return []
+        file = self._file(folder)
+        return sorted(file.parent.glob(f"{file.name}*"))  # weights of ONNX may lie beside the graph
+
+    def _file(self, folder: Path) -> Path:
+        inside = folder / FILES[self.name]
+        return inside if inside.is_file() else folder / inside.name
+
+
+TORCH = Engine()

@@ -12,7 +12,7 @@ from igla.infer.beams import beam_search
 from igla.infer.classifier import model_folder
 from igla.infer.constraint import Constraint
 from igla.infer.decoding import Decoding
-from igla.infer.engines import open_engine
+from igla.infer.engines import TORCH, Engine
 from igla.infer.generator import Generator
 from igla.infer.onnx_export import export_onnx
 from igla.infer.sampling import Sampling
@@ -36,6 +36,8 @@ class Wanted:
     regex        pattern that the text has to match
     draft        folder of a small model that guesses ahead
     lookup       whether the prompt's own words are guessed from
+    window       how many positions are decided at once, of a decoder that fills masks; None: its
+                 own
     """
 
     sampling: Sampling
@@ -48,9 +50,8 @@ class Wanted:
     draft: str | None = None
     lookup: bool = False
     chat: bool = False
-    engine: str = "torch"
-    precision: str = "float32"
-    provider: str = "cpu"
+    engine: Engine = TORCH
+    window: int | None = None
 
 
 @dataclass
@@ -69,17 +70,14 @@ def generate(where: str, text: str | None, wanted: Wanted) -> None:
         raise UserError("Give a prompt as an argument or through stdin.")
     text = sys.stdin.read() if text is None else text
     folder = model_folder(where)
-    generator = Generator.load(folder)
+    generator = Generator.load(folder, wanted.engine)
+    if wanted.window is not None:
+        generator.decide_at_once(wanted.window)
     prompt = _prompt(generator, text, wanted)
     max_tokens = _limit(generator, prompt, wanted)
-    backend = open_engine(
-        wanted.engine,
-        generator.model,
-        folder,
-        # Blocks are of 16, and a shared one is copied.
-        cache_tokens=(len(prompt) + max_tokens + 32) * max(wanted.count, wanted.beams or 1),
-        precision=wanted.precision,
-        provider=wanted.provider,
+    # Blocks are of 16, and a shared one is copied.
+    backend = generator.backend(
+        (len(prompt) + max_tokens + 32) * max(wanted.count, wanted.beams or 1)
     )
     if wanted.beams:
         written = _write_beams(generator, backend, prompt, max_tokens, wanted)

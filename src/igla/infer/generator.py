@@ -6,17 +6,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from tokenizers import Tokenizer
 
 from igla.adapt.opened import open_decoder, whole_folder
 from igla.errors import UserError
+from igla.infer.backend import Backend
 from igla.infer.constraint import Constraint, Grammars
 from igla.infer.decoding import Autoregressive, Decoding
+from igla.infer.engines import TORCH, Engine
 from igla.infer.sampling import Sampling
 from igla.infer.scheduler import Scheduler
 from igla.infer.text_stream import TextStream
-from igla.infer.torch_backend import TorchBackend
 from igla.infer.wedlm import Wedlm
 from igla.model.decoder import Decoder
 from igla.model.decoder.families import FAMILIES
@@ -46,9 +46,12 @@ class Masks:
 class Generator:
     """A decoder and its tokenizer.
 
+    folder    that they come from
     ends      tokens that end a text
     template  of conversations; None where the folder has none
     masks     None: it decodes one token after another
+    engine    that computes
+    window    how many positions are decided at once, of a decoder that fills masks
     """
 
     def __init__(
@@ -58,34 +61,46 @@ class Generator:
         ends: Sequence[int],
         template: ChatTemplate | None = None,
         masks: Masks | None = None,
+        folder: Path = Path(),
+        engine: Engine = TORCH,
     ):
         self.model = model
         self.tokenizer = tokenizer
         self.ends = frozenset(ends)
         self.template = template
         self.masks = masks
+        self.folder = folder
+        self.engine = engine
+        self.window = WINDOW if masks is None else min(WINDOW, masks.size)
 
     @classmethod
-    def load(cls, folder: Path, dtype: torch.dtype = torch.float32) -> "Generator":
-        """Open a folder of Hugging Face, or of an adapter, to compute in a type."""
+    def load(cls, folder: Path, engine: Engine = TORCH) -> "Generator":
+        """Open a folder of Hugging Face, or of an adapter, for an engine."""
         use_best_float32()
         native()  # compiled now, if need be, and not with the first text
         model = open_decoder(folder)
-        model.compute_dtype = dtype
         tokenizer = load_tokenizer(folder)
         tokenizer.no_padding()
         tokenizer.no_truncation()
         learned = read_json(whole_folder(folder) / "config.json").get(WEDLM)
         masks = None if learned is None else Masks(learned["mask_token_id"], learned["block"])
-        return cls(model, tokenizer, _ends(folder), ChatTemplate.of_folder(folder), masks)
+        template = ChatTemplate.of_folder(folder)
+        return cls(model, tokenizer, _ends(folder), template, masks, folder, engine)
 
     @property
     def max_positions(self) -> int:
         return self.model.config.max_positions
 
-    @property
-    def precision(self) -> str:
-        return "bf16" if self.model.compute_dtype == torch.bfloat16 else "float32"
+    def decide_at_once(self, window: int) -> None:
+        """Set the window; UserError for one that the decoder has not learned."""
+        if self.masks is None:
+            raise UserError("The model has not learned to fill masks: it has no window to set.")
+        if not 1 <= window <= self.masks.size:
+            raise UserError(
+                f"A window of {window} is asked for; the model has learned blocks of "
+                f"{self.masks.size}."
+            )
+        self.window = window
 
     @cached_property
     def grammars(self) -> Grammars:
@@ -108,9 +123,13 @@ class Generator:
             raise UserError("There is half a letter in them: a lone surrogate.") from None
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
+    def backend(self, cache_tokens: int) -> Backend:
+        """The engine, with a cache of so many tokens."""
+        return self.engine.open(self.model, self.folder, cache_tokens)
+
     def scheduler(self, cache_tokens: int) -> Scheduler:
         """One of its own, over a cache of so many tokens."""
-        return Scheduler(TorchBackend(self.model, cache_tokens=cache_tokens))
+        return Scheduler(self.backend(cache_tokens))
 
     def decoding(
         self,
@@ -118,13 +137,16 @@ class Generator:
         *,
         constraint: Constraint | None = None,
         logprobs: int | None = None,
+        window: int | None = None,
     ) -> Decoding:
         """By WeDLM where the decoder has learned it, and nothing asks for one token after another:
-        neither a constraint nor penalties for what was drawn before."""
+        neither a constraint nor penalties for what was drawn before.
+
+        window  in place of the generator's own
+        """
         if self.masks is None or constraint is not None or sampling.adjusts:
             return Autoregressive(sampling, constraint, logprobs)
-        window = min(WINDOW, self.masks.size)
-        return Wedlm(self.masks.token_id, sampling, window=window, logprobs=logprobs)
+        return Wedlm(self.masks.token_id, sampling, window=window or self.window, logprobs=logprobs)
 
     def write(self, text: str, max_tokens: int) -> str:
         """What follows a text, token by token the likeliest."""

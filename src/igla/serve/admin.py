@@ -43,6 +43,9 @@ async def replace(service: Service, name: str, where: str | None = None) -> Serv
             if held is None:
                 raise UserError(f"There is no model {name} here: say from which folder it comes.")
             where = str(held.where)
-        served = await asyncio.to_thread(open_model, where, name, service.settings.precision)
+        how = service.settings
+        served = await asyncio.to_thread(
+            open_model, where, name, how.precision, engine=how.engine, window=how.window
+        )
         service.metrics.forget(service.models.put(served))
         return served

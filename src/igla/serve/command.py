@@ -53,11 +53,17 @@ def serve(
     for where in wheres:
         name, named, folder = where.partition("=")
         one = open_model(
-            folder if named else where, name if named else "default", settings.precision
+            folder if named else where,
+            name if named else "default",
+            settings.precision,
+            engine=settings.engine,
+            window=settings.window,
         )
         said = f"model {one.name} {one.version} in {one.precision}: {one.gives}"
         console.print(f"{said} ({one.where})")
         served.append(one)
+    if settings.window is not None and not any(one.fills_masks for one in served):
+        raise UserError("None of the models has learned to fill masks: there is no window to set.")
     reading.join()
     kind = "http" if certificate is None else "https"
     address = f"{kind}://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"

@@ -8,13 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from igla.errors import UserError
 from igla.infer.classifier import Classifier, model_folder
 from igla.infer.embedder import POOLING_FILE, Embedder
+from igla.infer.engines import Engine
 from igla.infer.generator import Generator, is_decoder
 from igla.infer.precision import compute_in, wanted
+from igla.infer.window import fastest_window
 from igla.model.folder import has_classifier
 from igla.sealed import MANIFEST, BrokenSeal, check_sealed, file_digest
 from igla.text.tokenizer import TextEncoder
@@ -23,7 +23,8 @@ from igla.text.tokenizer import TextEncoder
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 # The kinds of files that a model and its tokenizer are read from.
 _READ = (".safetensors", ".json", ".txt")
-Precision = Literal["auto", "float32", "bf16"]
+Precision = Literal["auto", "float32", "bf16", "int8", "int4"]
+Window = int | Literal["auto"] | None
 Kind = Literal["classifier", "encoder", "decoder"]
 _WARM_UP = "Проверка перед началом работы. Checking before the work begins."
 
@@ -92,6 +93,10 @@ class Served:
         raise WrongKind(self)
 
     @property
+    def fills_masks(self) -> bool:
+        return isinstance(self.model, Generator) and self.model.masks is not None
+
+    @property
     def encoder(self) -> TextEncoder:
         if isinstance(self.model, Generator):
             raise WrongKind(self)
@@ -109,52 +114,69 @@ class Served:
     def precision(self) -> str:
         """What it computes in."""
         if isinstance(self.model, Generator):
-            return self.model.precision
+            return self.model.engine.said
         return self.model.model.encoder.precision
 
     @property
     def gives(self) -> str:
         """In words, for people."""
         if self.kind == "decoder":
-            how = "by WeDLM" if self.generator.masks else "one token after another"
-            return f"texts, {how}"
+            if self.fills_masks:
+                return f"texts, by WeDLM with a window of {self.generator.window}"
+            return "texts, one token after another"
         return ", ".join(self.classes) if self.scores else f"embeddings of {self.embedder.width}"
 
 
-def open_model(where: str | Path, name: str, precision: Precision = "auto") -> Served:
+def open_model(
+    where: str | Path,
+    name: str,
+    precision: Precision = "auto",
+    *,
+    engine: str = "torch",
+    window: Window = None,
+) -> Served:
     """Load a run or a model folder and let it score once; UserError when it cannot be served.
 
-    precision  auto: bf16 where this processor's products are faster in it
+    precision  auto: bf16 where this processor's products are faster in it, and float32 for
+               decoders, which wait for memory and not for products
+    engine     of decoders, by name
+    window     of decoders that fill masks; auto: by measurement
     """
     if not _NAME.fullmatch(name):
         raise UserError(f"{name!r} is no name for a model: letters of a to z, digits, . _ - alone.")
     try:
-        return _opened(where, name, precision)
+        return _opened(where, name, precision, engine, window)
     except OSError as error:
         raise UserError(f"{where} cannot be read: {error.strerror}.") from None
 
 
-def _opened(where: str | Path, name: str, precision: Precision) -> Served:
+def _opened(
+    where: str | Path, name: str, precision: Precision, engine: str, window: Window
+) -> Served:
     folder = model_folder(where).resolve()
     if (folder / MANIFEST).is_file():
         try:
             check_sealed(folder)
         except BrokenSeal as error:
             raise UserError(f"{folder} is damaged: {error}") from None
-    version = _version(folder)
-    model = _loaded(folder, precision)
-    if _version(folder) != version:
+    decodes = is_decoder(folder)
+    by = Engine(engine, "float32" if precision == "auto" else precision) if decodes else None
+    version = _version(folder, by)
+    model = _encoder(folder, precision) if by is None else _decoder(folder, by, window)
+    if _version(folder, by) != version:
         raise UserError(f"{folder} has changed while it was read; load it again.")
     return Served(name, version, Path(where).absolute(), model)
 
 
-def _loaded(folder: Path, precision: Precision) -> Classifier | Embedder | Generator:
-    if is_decoder(folder):
-        # One token at a time waits for memory and not for products: auto is float32.
-        in_bf16 = precision == "bf16"
-        generator = Generator.load(folder, torch.bfloat16 if in_bf16 else torch.float32)
-        generator.write(_WARM_UP, max_tokens=2)
-        return generator
+def _decoder(folder: Path, engine: Engine, window: Window) -> Generator:
+    generator = Generator.load(folder, engine)
+    generator.write(_WARM_UP, max_tokens=2)
+    if generator.masks is not None and window is not None:
+        generator.decide_at_once(fastest_window(generator) if window == "auto" else window)
+    return generator
+
+
+def _encoder(folder: Path, precision: Precision) -> Classifier | Embedder:
     model = Classifier.load(folder) if has_classifier(folder) else Embedder.load(folder)
     compute_in(model.model.encoder, wanted(precision))
     model.model.requires_grad_(False)
@@ -223,8 +245,9 @@ class Models:
         return going
 
 
-def _version(folder: Path) -> str:
+def _version(folder: Path, engine: Engine | None) -> str:
     files = sorted(one for one in folder.iterdir() if one.suffix in _READ)
     files += [one for one in (folder / POOLING_FILE,) if one.is_file()]
+    files += [] if engine is None else engine.files(folder)
     sums = "".join(f"{one.relative_to(folder)}\n{file_digest(one)}\n" for one in files)
     return hashlib.sha256(sums.encode()).hexdigest()[:12]

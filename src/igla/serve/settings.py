@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from igla.errors import UserError
 from igla.recipe import Count, Section, Share, read_yaml
@@ -51,6 +51,12 @@ class Log(Section):
     texts: bool = Field(False, description="With its texts, but for those sent with doNotStore.")
 
 
+def _window(value: object) -> object:
+    if value in (None, "auto") or str(value).isdecimal():
+        return value
+    raise ValueError("a number of positions or auto is wanted")
+
+
 class Settings(Section):
     """Settings of a server.
 
@@ -64,8 +70,15 @@ class Settings(Section):
     attributes: dict[str, str] = Field({})
     categories: dict[str, str] = Field({})
     decisions: dict[str, Decision] = Field({})
-    precision: Literal["auto", "float32", "bf16"] = Field(
-        "auto", description="Arithmetic of the models; auto: by measurement."
+    precision: Literal["auto", "float32", "bf16", "int8", "int4"] = Field(
+        "auto",
+        description="Arithmetic of the models; auto: by measurement. int4 is of decoders alone.",
+    )
+    engine: str = Field("torch", description="What computes decoders: torch or onnx.")
+    window: Annotated[int | Literal["auto"] | None, BeforeValidator(_window)] = Field(
+        None,
+        description="Positions that a decoder which fills masks decides at once; auto: by "
+        "measurement when it is loaded.",
     )
     traces: bool = Field(
         False, description="Send spans of requests to OpenTelemetry's collector (igla[otel])."
@@ -77,20 +90,20 @@ class Settings(Section):
 S = TypeVar("S", bound=Settings)
 
 
-def load_settings(path: Path | None, precision: str | None = None) -> Settings:
+def load_settings(path: Path | None, **given: object) -> Settings:
     """Settings of a YAML file; see read_settings."""
-    return read_settings(Settings, path, precision)
+    return read_settings(Settings, path, **given)
 
 
-def read_settings(kind: type[S], path: Path | None, precision: str | None = None) -> S:
+def read_settings(kind: type[S], path: Path | None, **given: object) -> S:
     """Settings of a kind from a YAML file; UserError names what is wrong in it.
 
-    precision  in place of the file's
+    given  fields in place of the file's; None stands for not given
     """
     try:
         content = {} if path is None else read_yaml(path) or {}
-        if precision is not None and isinstance(content, dict):
-            content["precision"] = precision
+        if isinstance(content, dict):
+            content |= {name: value for name, value in given.items() if value is not None}
         return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
