@@ -41,6 +41,10 @@ MAKERS: dict[str, Callable[[Callable[..., Decoder]], Backend]] = {
     "torch code window": lambda decoder: TorchBackend(
         decoder(sliding_window=5), cache_tokens=128, compiled=False
     ),
+    "torch code gla": lambda decoder: TorchBackend(decoder(mixers=("gla",)), cache_tokens=128),
+    "torch code ssd": lambda decoder: TorchBackend(
+        decoder(mixers=("ssd", "attention"), state_size=8, position="alibi"), cache_tokens=128
+    ),
 }
 # Largest difference of a logit between one way of computing it and another. None at all by the
 # compiled kernels; torch's products hang on the number of their rows.

@@ -148,6 +148,9 @@ class PagedKVCache:
         """Forget a sequence. Its full blocks are kept for others until the pool needs them."""
         self._drop_blocks(self._tables.pop(sequence), 0)
 
+    def is_open(self, sequence: int) -> bool:
+        return sequence in self._tables
+
     def length(self, sequence: int) -> int:
         """Committed tokens."""
         return len(self._tables[sequence].tokens)

@@ -16,6 +16,7 @@ from igla.errors import UserError
 from igla.infer.backend import BackendStats, Rows, check_rows
 from igla.infer.cache import OutOfBlocks, PagedKVCache, needed
 from igla.infer.native_decoder import NativeDecoder, why_not
+from igla.infer.recurrent import RecurrentMemory, States
 from igla.model.decoder import Decoder, DecoderConfig
 from igla.model.decoder.position import alibi_slopes
 from igla.model.parts import Linear
@@ -26,7 +27,7 @@ CACHE_TOKENS = 16_384
 
 
 class TorchBackend:
-    """A decoder with a paged cache.
+    """A decoder with a paged cache, and states of its layers of linear cost if it has any.
 
     precision     of the weights: float32, bf16, int8 (a scale an output) or int4 (a scale for each
                   32 inputs; the head keeps 8 bits). None: what the model computes in
@@ -54,11 +55,6 @@ class TorchBackend:
             precision = "bf16" if model.compute_dtype == torch.bfloat16 else "float32"
         self.precision = precision
         config = model.config
-        if config.is_recurrent:
-            raise UserError(
-                "This model has layers of linear cost, which keep states and no pages: the torch "
-                "engine cannot generate with it."
-            )
         if config.experts and precision in ("int8", "int4"):
             raise UserError(f"A mixture of experts is not computed in {precision}; bf16 is.")
         reason = why_not(model) if compiled else "it is asked for"
@@ -74,7 +70,9 @@ class TorchBackend:
             head_dim=config.head_dim,
             dtype=model.compute_dtype if reason else torch.float32,
             device=self.device,
+            share=not config.is_recurrent,  # a state belongs to one length of a text
         )
+        self._states = States(self._cache) if config.is_recurrent else None
         self._stats = BackendStats()
         self._native = None if reason else NativeDecoder(model, precision, self._cache)
         if reason and precision in ("int8", "int4"):
@@ -87,6 +85,8 @@ class TorchBackend:
         self, tokens: np.ndarray, positions: np.ndarray, sequences: Sequence[Rows]
     ) -> Tensor:
         check_rows(self, tokens, positions, sequences)
+        if self._states is not None:
+            tokens, positions, sequences = self._states.complete(tokens, positions, sequences)
         reserve_all(self._cache, sequences)
         wanted = wanted_rows(sequences)
         with self._stats.stage("compute"), torch.inference_mode():
@@ -103,7 +103,12 @@ class TorchBackend:
     ) -> Tensor:
         attend = PagedAttention(self.model.config, self._cache, positions, sequences)
         placed = (torch.from_numpy(each).to(self.device) for each in (tokens, positions))
-        states_TH = self.model(*placed, attend)
+        if self._states is None:
+            states_TH = self.model(*placed, attend)
+        else:
+            memory = RecurrentMemory(attend, self._states, sequences)
+            states_TH = self.model(*placed, memory)
+            memory.keep()
         return self.model.logits(states_TH[wanted.to(self.device)]).float().cpu()
 
     def kv_cache(self) -> PagedKVCache:
