@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from igla.adapt import (
     AdapterConfig,
@@ -25,6 +26,9 @@ from igla.adapt import (
 from igla.adapt.base import Base, digest_of
 from igla.data.batch import pack
 from igla.errors import UserError
+from igla.infer.engines import Engine
+from igla.infer.generator import Generator
+from igla.infer.merging import merge_run
 from igla.model.decoder import Decoder, load_decoder, packed_causal
 from igla.model.folder import load_classifier
 
@@ -310,3 +314,54 @@ def test_adapters_are_loaded_beside_each_other_unless_they_bring_whole_layers(sa
     save_adapter(theirs, ours, targets, config, base(saved / "base"), "first")
     load_adapter(ours, targets, theirs, base(saved / "base"), "second")
     assert adapter_names(ours) == ["first", "second"]
+
+
+@pytest.fixture
+def pefts_own(tmp_path: Path) -> tuple[Path, str]:
+    """A folder with a decoder that writes and an adapter as PEFT alone writes it, and what
+    transformers writes after "ab" by both."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made.train_from_iterator([], trainers.BpeTrainer(initial_alphabet=letters, show_progress=False))
+    config = transformers.LlamaConfig(**DECODER_SHAPE | {"vocab_size": 256}, eos_token_id=0)
+    theirs = randomised(transformers.LlamaForCausalLM(config))
+    theirs.save_pretrained(tmp_path / "base")
+    made.save(str(tmp_path / "base" / "tokenizer.json"))
+    theirs.name_or_path = str(tmp_path / "base")
+    adapted = peft.get_peft_model(theirs, peft.LoraConfig(target_modules=["q_proj", "up_proj"]))
+    learned(adapted.eval(), "lora_")
+    adapted.save_pretrained(tmp_path / "adapter")
+    assert not (tmp_path / "adapter" / "tokenizer.json").is_file()
+    ids = torch.tensor([made.encode("ab").ids])
+    found = adapted.generate(input_ids=ids, max_new_tokens=12, do_sample=False, pad_token_id=0)
+    tokens = found[0, 2:].tolist()
+    return tmp_path, made.decode(tokens[:-1] if tokens[-1] == 0 else tokens)
+
+
+def test_a_folder_of_peft_alone_writes_as_it_does_there(pefts_own: tuple[Path, str]) -> None:
+    folder, expected = pefts_own
+    text = Generator.load(folder / "adapter").write("ab", 12)
+    assert text == expected
+    assert text != Generator.load(folder / "base").write("ab", 12)
+    # The base is elsewhere by now.
+    (folder / "base").rename(folder / "moved")
+    with pytest.raises(UserError, match="is an adapter of .*/base, which is not to be had"):
+        Generator.load(folder / "adapter")
+    moved = Generator.load(folder / "moved", adapter=folder / "adapter")
+    assert moved.write("ab", 12) == expected
+
+
+def test_a_folder_of_peft_alone_is_merged_into_its_base(pefts_own: tuple[Path, str]) -> None:
+    folder, expected = pefts_own
+    merge_run(str(folder / "adapter"), folder / "merged")
+    assert Generator.load(folder / "merged").write("ab", 12) == expected
+
+
+def test_what_is_no_adapter_or_cannot_have_one_is_said(pefts_own: tuple[Path, str]) -> None:
+    folder, _ = pefts_own
+    with pytest.raises(UserError, match="is no adapter: it has no adapter_config.json"):
+        Generator.load(folder / "base", adapter=folder / "base")
+    with pytest.raises(UserError, match="The onnx engine computes what its file holds"):
+        Generator.load(folder / "base", Engine("onnx"), folder / "adapter")

@@ -33,11 +33,14 @@ def whole_folder(folder: Path) -> Path:
     return base_of(folder) if is_adapter(folder) else folder
 
 
-def open_decoder(folder: Path) -> Decoder:
-    """The decoder of a folder, with the adapter merged in where the folder is an adapter's."""
+def open_decoder(folder: Path, base: Path | None = None) -> Decoder:
+    """The decoder of a folder, with the adapter merged in where the folder is an adapter's.
+
+    base  of the adapter, in place of the one that it names
+    """
     if not is_adapter(folder):
         return load_decoder(folder)
-    base = base_of(folder)
+    base = base or base_of(folder)
     model = load_decoder(base)
     _merge(model, folder, base)
     return model

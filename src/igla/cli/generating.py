@@ -53,6 +53,9 @@ def generate(
     window: Annotated[
         int | None, typer.Option(help="Positions decided at once, of models that fill masks.")
     ] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="Run or folder of an adapter, igla's or PEFT's, to put on.")
+    ] = None,
 ) -> None:
     """Write what follows a text, as it comes."""
     from igla.infer.engines import Engine
@@ -82,6 +85,7 @@ def generate(
         chat=chat,
         engine=Engine(engine, precision, provider),
         window=window,
+        adapter=adapter,
     )
     run(model, prompt, wanted)
 

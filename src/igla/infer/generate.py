@@ -38,6 +38,7 @@ class Wanted:
     lookup       whether the prompt's own words are guessed from
     window       how many positions are decided at once, of a decoder that fills masks; None: its
                  own
+    adapter      folder of one that the model is to have; None: as the model's folder is
     """
 
     sampling: Sampling
@@ -52,6 +53,7 @@ class Wanted:
     chat: bool = False
     engine: Engine = TORCH
     window: int | None = None
+    adapter: str | None = None
 
 
 @dataclass
@@ -70,7 +72,8 @@ def generate(where: str, text: str | None, wanted: Wanted) -> None:
         raise UserError("Give a prompt as an argument or through stdin.")
     text = sys.stdin.read() if text is None else text
     folder = model_folder(where)
-    generator = Generator.load(folder, wanted.engine)
+    adapter = None if wanted.adapter is None else model_folder(wanted.adapter)
+    generator = Generator.load(folder, wanted.engine, adapter)
     if wanted.window is not None:
         generator.decide_at_once(wanted.window)
     prompt = _prompt(generator, text, wanted)

@@ -8,6 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from igla.adapt.folder import is_adapter
 from igla.adapt.opened import open_decoder, whole_folder
 from igla.errors import UserError
 from igla.infer.backend import Backend
@@ -25,7 +26,7 @@ from igla.model.folder import read_json
 from igla.ops.native import native
 from igla.ops.products import use_best_float32
 from igla.text.template import ChatTemplate
-from igla.text.tokenizer import load_tokenizer
+from igla.text.tokenizer import has_tokenizer, load_tokenizer
 
 # Positions that are decided at once: on a processor a wider window costs more than it gives
 # (docs/generating.md).
@@ -74,18 +75,31 @@ class Generator:
         self.window = WINDOW if masks is None else min(WINDOW, masks.size)
 
     @classmethod
-    def load(cls, folder: Path, engine: Engine = TORCH) -> "Generator":
-        """Open a folder of Hugging Face, or of an adapter, for an engine."""
+    def load(cls, folder: Path, engine: Engine = TORCH, adapter: Path | None = None) -> "Generator":
+        """Open a folder of Hugging Face, or of an adapter, for an engine.
+
+        adapter  folder of one that the model in `folder` is to have, whichever base it names
+        """
+        if adapter is not None and not is_adapter(adapter):
+            raise UserError(f"{adapter} is no adapter: it has no adapter_config.json.")
+        if adapter is not None and engine.name != "torch":
+            raise UserError(
+                f"The {engine.name} engine computes what its file holds: export the adapter's "
+                "folder itself."
+            )
+        base, own = (whole_folder(folder), folder) if adapter is None else (folder, adapter)
         use_best_float32()
         native()  # compiled now, if need be, and not with the first text
-        model = open_decoder(folder)
-        tokenizer = load_tokenizer(folder)
+        model = open_decoder(own, base)
+        # PEFT's own folders are often of the adapter alone.
+        reading = own if has_tokenizer(own) else base
+        tokenizer = load_tokenizer(reading)
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        learned = read_json(whole_folder(folder) / "config.json").get(WEDLM)
+        learned = read_json(base / "config.json").get(WEDLM)
         masks = None if learned is None else Masks(learned["mask_token_id"], learned["block"])
-        template = ChatTemplate.of_folder(folder)
-        return cls(model, tokenizer, _ends(folder), template, masks, folder, engine)
+        template = ChatTemplate.of_folder(own) or ChatTemplate.of_folder(base)
+        return cls(model, tokenizer, _ends(own, base), template, masks, folder, engine)
 
     @property
     def max_positions(self) -> int:
@@ -168,11 +182,13 @@ def is_decoder(folder: Path) -> bool:
     return content.get("model_type") in FAMILIES
 
 
-def _ends(folder: Path) -> list[int]:
-    """generation_config.json goes before config.json, as in transformers."""
-    for name in ("generation_config.json", "config.json"):
-        file = folder / name
-        found = read_json(file).get("eos_token_id") if file.is_file() else None
-        if found is not None:
-            return found if isinstance(found, list) else [found]
+def _ends(folder: Path, base: Path) -> list[int]:
+    """generation_config.json goes before config.json, as in transformers, and an adapter's before
+    its base's."""
+    for where in (folder, base):
+        for name in ("generation_config.json", "config.json"):
+            file = where / name
+            found = read_json(file).get("eos_token_id") if file.is_file() else None
+            if found is not None:
+                return found if isinstance(found, list) else [found]
     raise UserError(f"{folder} names no eos_token_id: where its texts end is not known.")

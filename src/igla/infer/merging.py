@@ -7,6 +7,7 @@ from igla.adapt.folder import is_adapter, read_base
 from igla.adapt.opened import base_of, open_decoder
 from igla.errors import UserError
 from igla.infer.classifier import Classifier, model_folder
+from igla.infer.generator import is_decoder
 from igla.model.decoder import save_decoder
 from igla.model.folder import read_json
 from igla.sealed import write_sealed
@@ -32,7 +33,7 @@ def merge_run(run: str, output: Path) -> str:
     if output.exists():
         raise UserError(f"{output} is there already; choose another folder.")
     saved, base = read_base(folder), base_of(folder)
-    if saved.task_type == "CAUSAL_LM":
+    if is_decoder(folder):
         model = open_decoder(folder)
 
         def write(making: Path) -> None:

@@ -258,6 +258,11 @@ def _roles(vocabulary: dict[str, int]) -> Iterable[tuple[str, str]]:
     return zip(roles, SPECIAL_TOKENS if PAD in vocabulary else names, strict=True)
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether `load_tokenizer` finds one."""
+    return any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt"))
+
+
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer of a Hugging Face folder: tokenizer.json, or BERT's older vocab.txt."""
     file = folder / "tokenizer.json"
