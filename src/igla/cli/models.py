@@ -1,10 +1,11 @@
 """igla model."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(name="model", help="Look at models.", no_args_is_help=True)
+app = typer.Typer(name="model", help="Look at models, and halve them.", no_args_is_help=True)
 
 
 @app.command()
@@ -20,3 +21,15 @@ def show(
     from igla.model.show import print_model
 
     print_model(model, context, as_json=as_json)
+
+
+@app.command(epilog="Example:\n\n  igla model halve runs/base small/")
+def halve(
+    model: Annotated[Path, typer.Argument(help="Folder of a model or of a run.")],
+    output: Annotated[Path, typer.Argument(help="Folder to write; it must not be there.")],
+) -> None:
+    """Copy a model with its weights rounded from float32 to bfloat16: half the size."""
+    from igla.infer.classifier import model_folder
+    from igla.model import halve as halving
+
+    halving.halve(model_folder(model), output)

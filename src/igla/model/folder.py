@@ -25,6 +25,9 @@ from igla.model.families import (
     write_config,
 )
 
+# Of a model whose weights lie in several files: which is where.
+INDEX = "model.safetensors.index.json"
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -80,7 +83,7 @@ def has_classifier(folder: Path) -> bool:
     """Whether a folder of the BERT family holds a classifier, or an encoder alone."""
     family = family_of(read_json(folder / "config.json"), str(folder))
     head = f"{family.names['output'][0]}.weight"
-    return any(head in _names(file) for file in _tensor_files(folder))
+    return any(head in _names(file) for file in tensor_files(folder))
 
 
 def load_encoder(folder: Path) -> Encoder:
@@ -200,37 +203,37 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _tensor_files(folder: Path) -> list[Path]:
-    """Those that hold a folder's weights; UserError when one is missing."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        files = [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
-    else:
-        files = [folder / "model.safetensors"]
-    for file in files:
-        if not file.is_file():
-            pickled = any(folder.glob("*.bin"))
-            hint = " Pickled weights are never opened: save them as safetensors." if pickled else ""
-            raise UserError(f"{file} is missing.{hint}")
+def tensor_files(folder: Path) -> list[Path]:
+    """The files that hold a folder's weights; UserError when one is missing."""
+    names = ["model.safetensors"]
+    if (folder / INDEX).is_file():
+        names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
+    files = [folder / name for name in names]
+    if missing := [file for file in files if not file.is_file()]:
+        pickled = any(folder.glob("*.bin"))
+        hint = " Pickled weights are never opened: save them as safetensors." if pickled else ""
+        shards = f" ({len(missing)} of {len(names)} shards)" if len(names) > 1 else ""
+        raise UserError(f"{missing[0]} is missing{shards}.{hint}")
     return files
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
-    for file in _tensor_files(folder):
-        with _readable(file):
+    for file in tensor_files(folder):
+        with readable(file):
             tensors |= load_file(file)
     return {_modern_name(name): value.float() for name, value in tensors.items()}
 
 
 def _names(file: Path) -> set[str]:
     """Of a file's tensors."""
-    with _readable(file), safe_open(file, "pt") as opened:
+    with readable(file), safe_open(file, "pt") as opened:
         return set(opened.keys())
 
 
 @contextmanager
-def _readable(file: Path) -> Iterator[None]:
+def readable(file: Path) -> Iterator[None]:
+    """UserError, naming the file, in place of safetensors' own."""
     try:
         yield
     except SafetensorError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import save_torch_state_dict
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from igla.errors import UserError
@@ -18,7 +18,7 @@ from igla.model.decoder.decoder import Decoder
 from igla.model.decoder.experts import ExpertLinear
 from igla.model.decoder.families import FAMILIES, can_say, family_of, type_of
 from igla.model.decoder.family import Family, Place
-from igla.model.folder import read_json
+from igla.model.folder import read_json, readable, tensor_files
 from igla.model.parts import Linear
 
 _HEAD = "lm_head."
@@ -167,24 +167,11 @@ class _Tensors:
 @contextmanager
 def _open(folder: Path) -> Iterator[dict[str, Any]]:
     """The open file of each tensor of a folder."""
-    index = folder / "model.safetensors.index.json"
-    names = ["model.safetensors"]
-    if index.is_file():
-        names = sorted(set(read_json(index)["weight_map"].values()))
-    if missing := [name for name in names if not (folder / name).is_file()]:
-        pickled = any(folder.glob("*.bin"))
-        hint = " Pickled weights are never opened: save them as safetensors." if pickled else ""
-        shards = f" ({len(missing)} of {len(names)} shards)" if len(names) > 1 else ""
-        raise UserError(f"{folder / missing[0]} is missing{shards}.{hint}")
     with ExitStack() as stack:
         files: dict[str, Any] = {}
-        for name in names:
-            try:
-                file = stack.enter_context(safe_open(folder / name, framework="pt"))
-            except SafetensorError as error:
-                raise UserError(
-                    f"{folder / name} is damaged or not safetensors ({error})."
-                ) from None
+        for path in tensor_files(folder):
+            with readable(path):
+                file = stack.enter_context(safe_open(path, framework="pt"))
             files |= dict.fromkeys(file.keys(), file)
         yield files
 
