@@ -1,8 +1,6 @@
 """The adapter of a run: attached before the first step, and all that is trained of its model."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from igla.adapt import (
@@ -23,21 +21,14 @@ from igla.model.encoder import SequenceClassifier
 from igla.model.folder import read_json
 from igla.model.hub import base_folder
 from igla.recipe import AdaptRecipe, Recipe
-from igla.sealed import write_durably
 from igla.train.task import Say
 
-# In the run folder: which base it stands on.
-BASE = "base.json"
 # A classifier's own layers, which no base brings: they are trained as they are.
 _HEADS = ("dense", "output")
 
 
-def adapt(recipe: Recipe, model: Any, run: Path, say: Say) -> Attached | None:
-    """Attach the adapter that a recipe asks for, and freeze all else; None: it asks for none.
-
-    run  its folder, where the base is noted: only the adapter is saved, and a resumed run has to
-         stand on the same base
-    """
+def adapt(recipe: Recipe, model: Any, say: Say) -> Attached | None:
+    """Attach the adapter that a recipe asks for, and freeze all else; None: it asks for none."""
     asked = recipe.adapt
     if asked.method == "none":
         return None
@@ -45,7 +36,6 @@ def adapt(recipe: Recipe, model: Any, run: Path, say: Say) -> Attached | None:
         raise UserError(f"adapt.method={asked.method} adapts a base: name one by --base.")
     folder = base_folder(recipe.model.base)
     digest = digest_of(folder)
-    _note(run / BASE, {"base": recipe.model.base, "digest": digest})
     targets = targets_of(model, read_json(folder / "config.json")["model_type"])
     classifies = isinstance(model, SequenceClassifier)
     config = _config(asked, _heads(targets) if classifies else ())
@@ -78,14 +68,6 @@ def rates(asked: AdaptRecipe | None) -> Callable[[str], float] | None:
         return None
     ratio = asked.rate_ratio
     return lambda name: rate_scale(name, ratio)
-
-
-def _note(file: Path, base: dict[str, str]) -> None:
-    if file.is_file() and read_json(file) != base:
-        raise UserError(
-            f"The base {base['base']} is not the one that this run began with: its weights differ."
-        )
-    write_durably(file, json.dumps(base, ensure_ascii=False) + "\n")
 
 
 def _config(asked: AdaptRecipe, heads: tuple[str, ...]) -> AdapterConfig:

@@ -31,7 +31,7 @@ from igla.ops.native import native
 from igla.optim import Ema, learning_rate_factor
 from igla.recipe import Recipe, load_recipe
 from igla.sealed import remove_unfinished, write_durably
-from igla.train.adapting import BASE, adapt
+from igla.train.adapting import adapt
 from igla.train.applicable import check_applicable
 from igla.train.classification import Classification
 from igla.train.environment import changes, environment
@@ -40,6 +40,7 @@ from igla.train.interrupt import Interrupts
 from igla.train.log import LOG, MetricsLog, read_records
 from igla.train.loop import LoopSettings, fit
 from igla.train.optimizer import make_optimizer
+from igla.train.others import OTHERS, note_others
 from igla.train.planning import make_plan
 from igla.train.precision import Precision, choose_device, choose_precision
 from igla.train.pretext import PRETEXTS
@@ -232,8 +233,9 @@ def _start(
     if device.type == "cpu":
         say(f"operations {native().said}")
     write_durably(folder / RECIPE, recipe.to_yaml())
+    note_others(recipe, folder)
     model = task.build_model(recipe, say)
-    adapted = adapt(recipe, model, folder, say)
+    adapted = adapt(recipe, model, say)
     for module in model.modules():
         if isinstance(module, Encoder | Decoder):  # a generator has an encoder of its own
             module.compute_dtype = precision.dtype
@@ -262,7 +264,7 @@ def _start(
     for name in (
         RECIPE,
         ENVIRONMENT,
-        BASE,
+        OTHERS,
         DATA,
         TOKENIZER,
         LOG,
