@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from igla.errors import UserError
@@ -20,6 +20,7 @@ def test_the_written_recipe_reads_back_equal(tmp_path: Path) -> None:
         assert load_recipe(path) == recipe
 
 
+@settings(deadline=None)
 @given(rate=st.floats(1e-12, 1e3), source=st.text(min_size=1))
 def test_any_value_survives_the_way_through_yaml(rate: float, source: str) -> None:
     recipe = Recipe().replace(optim__learning_rate=rate, data__source=source)

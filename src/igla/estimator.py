@@ -25,7 +25,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Parameters
     ----------
-    base : folder or Hub name of a pretrained base; None trains from scratch
+    base : folder or Hub name of a pretrained base; None trains from scratch; "auto" takes
+        minilm-ru, which comes with igla, for Russian texts, and none for others
     size : named shape of a model from scratch
     epochs : passes over the data; None lets the amount of data decide
     learning_rate : peak rate; None takes the base's or the scratch rate
@@ -49,7 +50,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        base: str | None = None,
+        base: str | None = "auto",
         size: str = "minilm-l6-h384",
         epochs: float | None = None,
         learning_rate: float | None = None,

@@ -43,7 +43,11 @@ def train(
     label_column: LabelColumn = None,
     encoding: Encoding = None,
     base: Annotated[
-        str | None, typer.Option(help="Pretrained base: folder or Hub name; none: from scratch.")
+        str | None,
+        typer.Option(
+            help="Pretrained base: folder, Hub name, or minilm-ru, which comes with igla and is "
+            "taken for Russian texts if this is not given; none: from scratch."
+        ),
     ] = None,
     size: Annotated[str | None, typer.Option(help="Named shape of a model from scratch.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
@@ -81,7 +85,8 @@ def train(
         "data.text_column": text_column,
         "data.label_columns": names(label_column),
         "data.encoding": encoding,
-        "model.base": base,
+        # Who names a shape from scratch wants no base.
+        "model.base": "none" if base is None and size is not None else base,
         "model.size": size,
         "train.epochs": epochs,
         "train.steps": steps,

@@ -26,6 +26,7 @@ from igla.data.source import Source, open_source
 from igla.data.split import TEST, TRAIN, VALIDATION
 from igla.errors import UserError
 from igla.recipe import CorpusRecipe
+from igla.text.script import mostly_russian
 
 # Name of the source that labelled rows make.
 LABELLED = "data"
@@ -34,7 +35,6 @@ _BATCH = 4096
 # Documents are nearly the same if they share so much of their shingles, by MinHash (Broder 1997).
 _SIMILAR, _PERMUTATIONS = 0.7, 64
 _SHINGLE_WORDS = 3
-_RUSSIAN = re.compile(r"[а-яё]", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ class _Cleaning:
         letters = sum(letter.isalpha() for letter in text)
         if letters < self.recipe.letters_share * sum(not sign.isspace() for sign in text):
             return "few letters"
-        if self.recipe.language == "ru" and len(_RUSSIAN.findall(text)) < letters / 2:
+        if self.recipe.language == "ru" and not mostly_russian([text]):
             return "not in Russian letters"
         key = duplicate_key(text)
         if key in self.seen:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from igla.errors import UserError
+from igla.model.bases import BUNDLED, bundled_folder
 
 _FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab.txt"]
 _FILES += ["*.jinja", "generation_config.json"]
@@ -11,6 +12,8 @@ _FILES += ["*.jinja", "generation_config.json"]
 def base_folder(name: str) -> Path:
     """The local folder of a base; a Hub name is downloaded, or taken from the Hub's cache.
 
+    A folder here goes before a base of that name that comes with igla, and that before the Hub.
+
     Raises UserError when neither is to be had.
     """
     folder = Path(name).expanduser()
@@ -18,6 +21,8 @@ def base_folder(name: str) -> Path:
         raise UserError(f"{folder} is an adapter: igla adapt merge makes a base of it.")
     if folder.is_dir():
         return folder
+    if name in BUNDLED:
+        return bundled_folder(name)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError(f"There is no folder {name} to take as the base.")
     # Only a Hub name needs this import, and it takes a while.

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from igla.errors import UserError
+from igla.model.bases import BUNDLED, bundled_folder
 from igla.model.config import NAMED_SHAPES, EncoderConfig, named_config
 from igla.model.count import Cost, decoder_cost, encoder_cost
 from igla.model.decoder import DecoderConfig
@@ -47,9 +48,9 @@ def find_shape(name: str) -> DecoderConfig | EncoderConfig:
         return named_decoder(name)
     if name in NAMED_SHAPES:
         return named_config(name, **_ENCODER)
-    folder = Path(name)
+    folder = bundled_folder(name) if name in BUNDLED else Path(name)
     if not folder.is_dir():
-        known = ", ".join([*NAMED_DECODERS, *NAMED_SHAPES])
+        known = ", ".join([*NAMED_DECODERS, *NAMED_SHAPES, *BUNDLED])
         raise UserError(f"'{name}' is neither a folder nor a named shape; there are {known}.")
     if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
         folder = folder / "model"  # a run's

@@ -16,6 +16,7 @@ from pydantic import ValidationError, model_validator
 
 from igla.errors import UserError
 from igla.recipe.sections import (
+    AUTO_BASE,
     BASELINE,
     AdaptRecipe,
     CorpusRecipe,
@@ -33,6 +34,7 @@ from igla.recipe.sections import (
 )
 
 __all__ = [
+    "AUTO_BASE",
     "BASELINE",
     "DECODER_TASKS",
     "TASK_DEFAULTS",
@@ -70,6 +72,11 @@ TASK_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
 }
 # Tasks that train a decoder.
 DECODER_TASKS = frozenset(TASK_DEFAULTS)
+# What shapes a model from scratch: who names one of these otherwise wants no base.
+_SHAPE = {
+    "model": ("size", "hidden_size", "layers", "heads", "intermediate_size", "words"),
+    "text": ("tokenizer", "vocab_size", "lowercase"),
+}
 
 
 class Recipe(Section):
@@ -97,6 +104,16 @@ class Recipe(Section):
             if isinstance(given, dict):
                 filled[section] = fields | given
         return filled
+
+    @model_validator(mode="after")
+    def _without_base(self) -> "Recipe":
+        """No base is chosen for a task that is not classify, or beside a shape from scratch."""
+        if self.model.base == AUTO_BASE:
+            shaped = self.model.differs(_SHAPE["model"]) or self.text.differs(_SHAPE["text"])
+            if shaped or self.objective.task != "classify":
+                # The recipe is frozen for others, not for its own making.
+                object.__setattr__(self, "model", self.model.model_copy(update={"base": None}))
+        return self
 
     def replace(self, **changes: Any) -> "Recipe":
         """A recipe with the fields named `section__field` changed, validated anew."""

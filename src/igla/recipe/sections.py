@@ -1,8 +1,9 @@
 """What a recipe may say: its sections, each field with its default and what it means."""
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -11,12 +12,18 @@ Part = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 # The teacher that is no folder: TF-IDF and logistic regression.
 BASELINE = "baseline"
+# The base that is still to be chosen by the texts.
+AUTO_BASE = "auto"
 
 
 class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, coerce_numbers_to_str=True
     )
+
+    def differs(self, fields: Iterable[str]) -> bool:
+        """Whether any of these fields is not at its default."""
+        return any(getattr(self, name) != type(self).model_fields[name].default for name in fields)
 
 
 class DataRecipe(Section):
@@ -136,8 +143,14 @@ class TextRecipe(Section):
 
 
 class ModelRecipe(Section):
-    base: str | None = Field(
-        None, description="Local folder or Hub name of a pretrained base; none: from scratch."
+    base: Annotated[str | None, BeforeValidator(lambda name: None if name == "none" else name)] = (
+        Field(
+            AUTO_BASE,
+            description="Local folder or Hub name of a pretrained base, or minilm-ru, which comes "
+            "with igla; none: from scratch. auto: minilm-ru for a classifier of texts that are "
+            "mostly in Russian letters and whose shape and tokenizer are left as they are, else "
+            "none.",
+        )
     )
     size: str = Field(
         "minilm-l6-h384",
@@ -280,8 +293,8 @@ class OptimRecipe(Section):
     optimizer: Literal["adamw", "adam", "sgd", "lion"] = Field("adamw", description="Update rule.")
     learning_rate: Positive | Literal["auto"] = Field(
         "auto",
-        description="Peak rate; auto: 2e-5 on a pretrained base, 2e-4 of an adapter and from "
-        "scratch, there of causal_lm 1e-3.",
+        description="Peak rate; auto: 2e-5 on a pretrained base, 1e-4 on minilm-ru, 2e-4 of an "
+        "adapter and from scratch, there of causal_lm 1e-3.",
     )
     schedule: Literal["cosine", "linear", "constant", "cosine_restarts", "wsd"] = Field(
         "cosine", description="Course of the learning rate after the warmup."

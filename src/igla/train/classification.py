@@ -52,6 +52,9 @@ class Classification:
     def sources(self) -> Sources:
         return Sources(("data",), np.zeros(len(self.rows), dtype=np.int64))
 
+    def settled(self, recipe: Recipe) -> Recipe:
+        return recipe.replace(model__base=self.setup.base_name)
+
     def shown(self, recipe: Recipe) -> Callable[[np.ndarray, int], PackedBatch] | None:
         share, setup = recipe.text.evasion, self.setup
         if not share:

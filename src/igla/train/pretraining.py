@@ -103,6 +103,9 @@ class Pretraining:
     def sources(self) -> Sources:
         return Sources(self.names, self.windows.sources[self.rows])
 
+    def settled(self, recipe: Recipe) -> Recipe:
+        return recipe
+
     def shown(self, recipe: Recipe) -> None:
         return None
 

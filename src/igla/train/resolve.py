@@ -1,5 +1,6 @@
 """Settling what a recipe leaves open, from the data and the machine."""
 
+from igla.model.bases import BUNDLED
 from igla.recipe import Recipe
 from igla.train.precision import Precision
 
@@ -33,7 +34,10 @@ def resolve(
     if recipe.optim.learning_rate == "auto":
         scratch = recipe.model.base is None
         from_scratch = DECODER_RATE if recipe.objective.task == "causal_lm" else SCRATCH_RATE
-        of_base = BASE_RATE if recipe.adapt.method == "none" else ADAPTER_RATE
+        bundled = BUNDLED.get(recipe.model.base or "")
+        of_base = BASE_RATE if bundled is None else bundled.learning_rate
+        if recipe.adapt.method != "none":
+            of_base = ADAPTER_RATE
         changes["optim__learning_rate"] = from_scratch if scratch else of_base
         why = "the model starts from scratch" if scratch else "the base is pretrained"
         if recipe.adapt.method != "none":

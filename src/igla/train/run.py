@@ -218,6 +218,7 @@ def _start(
     device = choose_device(recipe.train.device)
     precision = _precision(recipe, folder, device, say)
     task = TASKS[recipe.objective.task](recipe, folder, say)
+    recipe = task.settled(recipe)
     if fast:
         task = task.shrunk(2 * recipe.train.batch_size)
         recipe = recipe.replace(train__steps=2)

@@ -16,13 +16,15 @@ from igla.data.split import TEST, TRAIN, VALIDATION
 from igla.data.store import TokenStore, open_store
 from igla.errors import UserError
 from igla.infer.scoring import score
+from igla.model.bases import BUNDLED
 from igla.model.config import EncoderConfig, named_config
 from igla.model.encoder import SequenceClassifier
 from igla.model.folder import load_classifier, read_json
 from igla.model.hub import base_folder
 from igla.model.ngrams import spell
-from igla.recipe import Recipe
+from igla.recipe import AUTO_BASE, Recipe
 from igla.sealed import write_durably
+from igla.text.script import mostly_russian
 from igla.text.tokenizer import TextEncoder, measure_fit
 from igla.train.task import Say
 from igla.train.vocabulary import open_tokenizer, start_words
@@ -35,14 +37,16 @@ _FIT_SAMPLE = 2000
 class Setup:
     """Everything settled before the first step.
 
-    base     the folder of the base, or None from scratch
-    content  the config.json that the base came with, or the family's name alone
+    base       the folder of the base, or None from scratch
+    base_name  what the recipe calls it, or was chosen in place of `auto`
+    content    the config.json that the base came with, or the family's name alone
     """
 
     dataset: Dataset
     encoder: TextEncoder
     store: TokenStore
     base: Path | None
+    base_name: str | None
     content: dict[str, Any]
     decisions: tuple[Decision, ...]
 
@@ -71,6 +75,7 @@ def set_up(recipe: Recipe, folder: Path, say: Say) -> Setup:
     check_unchanged(dataset.fingerprint, folder / DATA)
     for decision in dataset.decisions:
         say(decision.said)
+    recipe = _with_base(recipe, dataset, say)
     base = None if recipe.model.base is None else base_folder(recipe.model.base)
     check_base_split(base, dataset)
     if recipe.model.words in ("pieces", "similar"):
@@ -89,7 +94,19 @@ def set_up(recipe: Recipe, folder: Path, say: Say) -> Setup:
     }
     write_durably(folder / DATA, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
     family = {"model_type": "bert"} if base is None else read_json(base / "config.json")
-    return Setup(dataset, encoder, store, base, family, decisions)
+    return Setup(dataset, encoder, store, base, recipe.model.base, family, decisions)
+
+
+def _with_base(recipe: Recipe, dataset: Dataset, say: Say) -> Recipe:
+    """The recipe with the base that suits the language of the texts, where it leaves it open."""
+    if recipe.model.base != AUTO_BASE:
+        return recipe
+    russian = mostly_russian(dataset.texts(sample(dataset.part(TRAIN), _FIT_SAMPLE, seed=0)))
+    fitting = [name for name, base in BUNDLED.items() if russian and base.language == "ru"]
+    if not fitting:
+        return recipe.replace(model__base=None)
+    say(f"base {fitting[0]}, since the texts are in Russian letters; --base none: from scratch")
+    return recipe.replace(model__base=fitting[0])
 
 
 def build_model(recipe: Recipe, setup: Setup, say: Say) -> SequenceClassifier:

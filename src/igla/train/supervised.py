@@ -92,6 +92,9 @@ class SupervisedTuning:
     def sources(self) -> Sources:
         return Sources(("data",), np.zeros(len(self.rows), dtype=np.int64))
 
+    def settled(self, recipe: Recipe) -> Recipe:
+        return recipe
+
     def shown(self, recipe: Recipe) -> Callable[[np.ndarray, int], PackedBatch]:
         return lambda rows, step: self.conversations.batch(rows)
 

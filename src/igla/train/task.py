@@ -72,6 +72,9 @@ class Task(Protocol):
     @property
     def sources(self) -> Sources: ...
 
+    def settled(self, recipe: Recipe) -> Recipe:
+        """The recipe with what it leaves to the texts."""
+
     def shown(self, recipe: Recipe) -> Callable[[np.ndarray, int], PackedBatch] | None:
         """Rows of the store as a step shows them; None: as they are."""
 
