@@ -53,7 +53,7 @@ def main() -> None:
         classifiers[name] = one = Classifier.load(asked.run / "model")
         one.model.requires_grad_(False)
         start = time.perf_counter()
-        if precision is not None and (reason := compute_in(one.model.encoder, precision)):
+        if precision is not None and (reason := compute_in(one.model, precision)):
             raise SystemExit(f"{precision} has no kernel here: {reason}.")
         loading[name] = 1000 * (time.perf_counter() - start)
     accuracy = compared(classifiers, texts, labels)

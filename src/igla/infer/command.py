@@ -82,7 +82,7 @@ def _opened_in(precision: str, run: str) -> Classifier:
     """The classifier of a run or folder, to answer in a precision."""
     asked = wanted(precision)
     classifier = Classifier.load(model_folder(run))
-    reason = compute_in(classifier.model.encoder, asked)
+    reason = compute_in(classifier.model, asked)
     if reason is not None and asked == "int8":
         plain_console(stderr=True).print(f"int8 is computed by torch, which is slower: {reason}")
     return classifier

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from igla.errors import UserError
-from igla.infer.native_encoder import NativeEncoder, why_not
-from igla.model.encoder import Encoder
+from igla.infer.native_encoder import NativeClassifier, NativeEncoder, why_not
+from igla.model.embedding import PooledEncoder
+from igla.model.encoder import SequenceClassifier
 from igla.model.parts import Linear
 from igla.ops.linear import linear
 from igla.ops.narrow import keep_copy
@@ -48,17 +49,23 @@ def wanted(precision: str) -> EncoderPrecision:
     raise UserError(f"An encoder does not compute in {precision}: choose float32, bf16 or int8.")
 
 
-def compute_in(encoder: Encoder, precision: EncoderPrecision) -> str | None:
-    """Have an encoder answer in a precision from now on; its weights must not change any more.
+def compute_in(
+    model: SequenceClassifier | PooledEncoder, precision: EncoderPrecision
+) -> str | None:
+    """Have a model answer in a precision from now on; its weights must not change any more.
 
     By a kernel where there is one for it, else by torch, in the same precision; then the reason is
     given back. Gradients (infer.gradients) are computed by torch in any event, for int8 in float32.
     """
+    encoder = model.encoder
     reason = why_not(encoder, precision)
     encoder.precision = precision
     encoder.compute_dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    if reason is None:
-        encoder.layers_at_once = NativeEncoder(encoder, precision)
+    if reason is None and isinstance(model, SequenceClassifier):
+        classifier = NativeClassifier(model, precision)
+        encoder.at_once, model.at_once = classifier, classifier.logits if classifier.whole else None
+    elif reason is None:
+        encoder.at_once = NativeEncoder(encoder, precision)
     elif precision == "int8":
         for module in list(encoder.layers.modules()):
             for name, layer in list(module.named_children()):

@@ -1,12 +1,14 @@
 """Logits of many sequences, in batches of similar length."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import numpy as np
 import torch
 from torch import nn
 
-from igla.data.batch import PackedBatch
+from igla.data.batch import PackedBatch, pack
+from igla.model.encoder import SequenceClassifier
 
 # Tokens in one forward pass: enough to fill the processor, little enough to stay in its cache.
 TOKENS_A_BATCH = 2048
@@ -38,6 +40,19 @@ def score(
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
     return np.asarray(logits[back])
+
+
+def outputs_of(model: nn.Module, sequences: Sequence[np.ndarray]) -> np.ndarray:
+    """What a model gives for integer sequences [N, …], float64, in one forward; nothing trains."""
+    if isinstance(model, SequenceClassifier) and model.at_once is not None:
+        # Nothing that is not needed: after a pause each operation costs more than what it computes.
+        starts = np.array([0, *accumulate(map(len, sequences))])
+        tokens = sequences[0] if len(sequences) == 1 else np.concatenate(sequences)
+        logits = model.at_once(np.ascontiguousarray(tokens, np.int64), starts)
+        return logits.astype(np.float64)
+    device = next(model.parameters()).device
+    outputs: np.ndarray = model(pack(list(sequences)).to(device)).double().cpu().numpy()
+    return outputs
 
 
 def _in_batches(order: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:

@@ -9,8 +9,9 @@ Shape suffixes: T tokens in all, B sequences, H hidden size, N heads, D width of
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol, cast
+from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -116,20 +117,13 @@ class Layer(nn.Module):
         return self.down.product(self.activation(self.up(x_TH)))
 
 
-class LayersAtOnce(Protocol):
-    """All layers of an encoder computed in some other way, without gradients."""
-
-    def __call__(self, x_TH: Tensor, cu_seqlens: Tensor, first_only: bool) -> Tensor:
-        """From embeddings, float32, which may be overwritten, to states [T, H], or to those of each
-        sequence's first token [B, H]."""
-
-
 class Encoder(nn.Module):
     """Packed tokens to hidden states [T, H].
 
     compute_dtype   of activations
     precision       what it answers in (infer.precision), for people
-    layers_at_once  computes the layers where no gradient is asked for; None: they do so themselves
+    at_once         computes all of it in another way where no gradient is asked for; None: its
+                    parts do so themselves
     """
 
     def __init__(self, config: EncoderConfig):
@@ -137,7 +131,7 @@ class Encoder(nn.Module):
         self.config = config
         self.compute_dtype = torch.float32
         self.precision = "float32"
-        self.layers_at_once: LayersAtOnce | None = None
+        self.at_once: Callable[[PackedBatch, bool], Tensor] | None = None
         self.checkpoint_activations = False
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
@@ -153,9 +147,8 @@ class Encoder(nn.Module):
 
         nudge_TH  what is added to the words' embeddings
         """
-        if self.layers_at_once is not None and nudge_TH is None:
-            x_TH = self.embeddings(batch, torch.float32)
-            return self.layers_at_once(x_TH, batch.cu_seqlens, first_only)
+        if self.at_once is not None and nudge_TH is None:
+            return self.at_once(batch, first_only)
         x_TH, layout = self._below_last(batch, nudge_TH)
         last = cast(Layer, self.layers[-1])
         if first_only:
@@ -205,6 +198,9 @@ class SequenceClassifier(nn.Module):
 
     The head is dense, activation, dropout, output: the same in BERT (where the dense layer is
     called the pooler), RoBERTa, ELECTRA and DistilBERT but for the activation.
+
+    at_once  computes logits [B, C] of a batch's tokens and cu_seqlens in another way; None: the
+             parts do so themselves
     """
 
     def __init__(self, config: EncoderConfig, classes: int):
@@ -214,10 +210,13 @@ class SequenceClassifier(nn.Module):
         self.dense = Linear(config.hidden_size, config.hidden_size)
         self.output = Linear(config.hidden_size, classes)
         self.activation = ACTIVATIONS[config.head_activation]
+        self.at_once: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
         for module in (self.dense, self.output):
             init_weights(module)
 
     def forward(self, batch: PackedBatch) -> Tensor:
+        if self.at_once is not None:
+            return torch.from_numpy(self.at_once(batch.tokens.numpy(), batch.cu_seqlens.numpy()))
         return self.classify(self.represent(batch))
 
     def represent(self, batch: PackedBatch, nudge_TH: Tensor | None = None) -> Tensor:

@@ -15,7 +15,7 @@ from igla.text.spelling import MOST_LETTERS, WORD_END, WORD_START, spelling
 SIZES = range(2, 6)
 WIDTH = 64
 # Of the polynomial hash over letters, and of the product that spreads it (Fibonacci hashing).
-_BASE, _SPREAD = 1_000_003, -7046029254386353131
+BASE, SPREAD = 1_000_003, -7046029254386353131
 # The table starts at zero, so that an n-gram not met in training says nothing; this lets it leave
 # zero at the rates that suit the other weights.
 _PROJECT_STD = 0.1
@@ -77,9 +77,9 @@ def ngrams(letter_N: Tensor, word_N: Tensor, buckets: int) -> tuple[Tensor, Tens
     rows, words = [], []
     hash_N = letter_N
     for size in SIZES:
-        hash_N = hash_N[:-1] * _BASE + letter_N[size - 1 :]
+        hash_N = hash_N[:-1] * BASE + letter_N[size - 1 :]
         inside_N = word_N[: len(hash_N)] == word_N[size - 1 :]
-        spread_G = hash_N[inside_N] * _SPREAD
+        spread_G = hash_N[inside_N] * SPREAD
         rows.append((spread_G >> 32).remainder(buckets))
         words.append(word_N[: len(hash_N)][inside_N])
     return torch.cat(rows), torch.cat(words)

@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from igla.data.batch import pack
-from igla.infer.scoring import TOKENS_A_BATCH
+from igla.infer.scoring import TOKENS_A_BATCH, outputs_of
 from igla.serve.worker import Worker
 
 
@@ -194,11 +193,9 @@ class Engine:
         waited = start - min(job.came for job, _ in batch)
         for job, _ in batch:
             job.began = job.began or start
+        sequences = [job.sequences[index] for job, index in batch]
         try:  # whatever goes wrong, the thread goes on: without it nobody would be answered again
-            packed = pack([job.sequences[index] for job, index in batch])
-            model = batch[0][0].model
-            device = next(model.parameters()).device
-            outputs = model(packed.to(device)).double().cpu().numpy()
+            outputs = outputs_of(batch[0][0].model, sequences)
         except Exception as error:
             self._tell({job: error for job, _ in batch})
             return
@@ -211,7 +208,7 @@ class Engine:
                 ended[job] = np.stack([value for value in job.outputs if value is not None])
         self._tell(ended)
         seconds = time.perf_counter() - start
-        tokens = len(packed.tokens)
+        tokens = sum(map(len, sequences))
         self._rate += 0.1 * (tokens / seconds - self._rate)
         self._on_batch(BatchDone(len(batch), tokens, seconds, waited))
 

@@ -178,7 +178,7 @@ def _decoder(folder: Path, engine: Engine, window: Window) -> Generator:
 
 def _encoder(folder: Path, precision: Precision) -> Classifier | Embedder:
     model = Classifier.load(folder) if has_classifier(folder) else Embedder.load(folder)
-    compute_in(model.model.encoder, wanted(precision))
+    compute_in(model.model, wanted(precision))
     model.model.requires_grad_(False)
     warm_up = model.logits if isinstance(model, Classifier) else model.embeddings
     warm_up([_WARM_UP])

@@ -62,30 +62,33 @@ class Native:
 class Kernel:
     """One function of the library, once for each type of its activations.
 
-    arguments  a letter for each: p tensor or None, i integer, u seed, d float
+    arguments  a letter for each: p tensor, address or None, i integer, u seed, d float
+    returns    the letter of its result, if it has one
     """
 
-    def __init__(self, name: str, arguments: str):
+    def __init__(self, name: str, arguments: str, returns: str | None = None):
         self.name = name
         self.arguments = arguments
-        self._functions: dict[torch.dtype | None, Callable[..., None]] = {}
+        self.returns = returns
+        self._functions: dict[torch.dtype | None, Callable[..., Any]] = {}
 
-    def __call__(self, dtype: torch.dtype | None, *values: Tensor | float | None) -> None:
+    def __call__(self, dtype: torch.dtype | None, *values: Tensor | float | None) -> Any:
         """Run the kernel for a type, or the only one there is (None)."""
         function = self._functions.get(dtype) or self._find(dtype)
-        function(*[value.data_ptr() if isinstance(value, Tensor) else value for value in values])
+        addressed = [value.data_ptr() if isinstance(value, Tensor) else value for value in values]
+        return function(*addressed)
 
     def exists(self, dtype: torch.dtype) -> bool:
         """Whether it has been compiled for a type; some are for some processors only."""
         library = native().library
         return library is not None and hasattr(library, self._symbol(dtype))
 
-    def _find(self, dtype: torch.dtype | None) -> Callable[..., None]:
+    def _find(self, dtype: torch.dtype | None) -> Callable[..., Any]:
         library = native().library
         assert library is not None
         function = library[self._symbol(dtype)]
         function.argtypes = [_TYPES[letter] for letter in self.arguments]
-        function.restype = None
+        function.restype = None if self.returns is None else _TYPES[self.returns]
         self._functions[dtype] = function
         return function
 

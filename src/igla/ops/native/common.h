@@ -103,9 +103,11 @@ inline double exponential(double x) { return std::exp(x); }
 // A first and a last row for the calling thread, out of `rows`.
 struct Share {
   int64_t first, last;
-  explicit Share(int64_t rows) : Share(rows, omp_get_thread_num(), omp_get_num_threads()) {}
-  Share(int64_t rows, int64_t mine, int64_t threads)
-      : first(rows * mine / threads), last(rows * (mine + 1) / threads) {}
+  explicit Share(int64_t rows) {
+    int64_t threads = omp_get_num_threads(), mine = omp_get_thread_num();
+    first = rows * mine / threads;
+    last = rows * (mine + 1) / threads;
+  }
 };
 
 // Adds up the threads' shares [threads, width], in the threads' order, so that the same number of

@@ -1,37 +1,31 @@
-// All layers of an encoder of the BERT family in one call, for serving: what a text alone costs
-// beside its products is mostly the calling of small operations, a dozen a layer, and what the
-// products cost after a pause is mostly the reading of weights, which lie in panels here, in the
-// order in which they are read (panels.h).
-//
-// The state of tokens, sums, norms and attention are float32; a product's left side is narrowed to
-// what its weights are in. Bytes are narrowed row by row, so no row's result hangs on others.
+// A whole encoder of the BERT family in one call, from token ids to states or logits, for serving.
+// What a text alone costs beside its products is mostly the calling of small operations, a dozen a
+// layer, and after a pause the code and data of each have left the processor's caches. Weights lie
+// in panels, in the order in which they are read (panels.h).
 //
 // Many sequences are cut into blocks, each of which one thread takes through all layers, so that
-// threads never wait for each other. Of few, all threads share out each operation.
-#include "panels.h"
+// threads never wait for each other. Of few, each thread takes some rows through all layers, and
+// they meet once a layer, before attention reads what the others have written.
+#include "operand.h"
 
 #ifdef __AVX512F__
-#include <algorithm>
 #include <numeric>
 #include <vector>
 
 #include "attention.h"
-#include "rows.h"
+#include "embedding.h"
 
 namespace igla {
 
 // These mirror the tables that infer/native_encoder.py makes; all fields have 8 bytes.
-//
-// A matrix [columns, inner] in panels, and its bias. Of bytes, weight = scale * byte, and lift is
-// scale * the sum of a column's bytes. The three are filled up to whole panels.
-struct PackedMatrix {
-  const Word* panels;
-  const float *bias, *scale, *lift;
-};
-
 struct EncoderLayer {
   PackedMatrix q, kv, out, up, down;
   const float *attention_norm, *attention_norm_bias, *ffn_norm, *ffn_norm_bias;
+};
+
+struct HeadTable {
+  PackedMatrix dense, output;
+  int64_t activation, classes;
 };
 
 struct EncoderTable {
@@ -42,287 +36,226 @@ struct EncoderTable {
 // Tokens that one thread takes through a layer at a time: weights are read once for so many, and
 // what lies between two products stays in the core's own cache.
 constexpr int64_t kBlockTokens = 96;
+// With fewer, threads would wait for each other longer than they work.
+constexpr int64_t kLeastShared = 32;
 
-// Threads that share the work on one block; they meet where one reads what another has written.
-struct Team {
-  int64_t index, size;
+// Sequences that are computed together, [starts[i], starts[i + 1]) of them each.
+struct Sequences {
+  const int64_t *tokens, *starts;
+  int64_t count;
 
-  void meet() const {
-    if (size == 1) return;
-#pragma omp barrier
-  }
+  int64_t rows() const { return starts[count]; }
 };
 
-// A product's left side, row by row: numbers as they are, or rounded.
-template <class T>
-struct Operand {
-  T* rows;
-  int64_t width;
-
-  void put(const float* x, int64_t row) const {
-    SIMD for (int64_t i = 0; i < width; i++)
-      store(rows[row * width + i], x[i]);
-  }
+// What all threads at a block's work see: states [rows, hidden], those of first tokens [count,
+// hidden] if they alone are wanted, and keys and values [rows, 2 * hidden] of two layers in turn.
+struct Shared {
+  float *x, *firsts, *kv[2];
 };
 
-// Number = low + step * byte, over each row's own range.
-template <>
-struct Operand<uint8_t> {
-  uint8_t* rows;
-  int64_t width;
-  float *low, *step;
+// What a thread needs beside them for `rows` rows, of which it takes its part.
+template <class T>
+struct Own {
+  float *wide, *attended;  // [rows, widest]: queries, or what is between up and down; attention
+  Operand<T> narrow, middle;
 
-  void put(const float* x, int64_t row) const {
-    float least = x[0], most = x[0], broken = 0;
-    IGLA_PRAGMA(omp simd reduction(min : least) reduction(max : most) reduction(+ : broken))
-    for (int64_t i = 0; i < width; i++) {
-      least = x[i] < least ? x[i] : least;
-      most = x[i] > most ? x[i] : most;
-      broken += x[i] - x[i];  // no number, if one of them is none or infinite
-    }
-    float range = most - least, inverse = range > 1e-30f ? 255 / range : 0;
-    low[row] = least + broken;
-    step[row] = range / 255;
-    uint8_t* to = rows + row * width;
-    SIMD for (int64_t i = 0; i < width; i++)
-      to[i] = uint8_t(int32_t((x[i] - least) * inverse + 0.5f));
+  static int64_t widest(const EncoderTable& m) { return std::max(m.hidden, m.intermediate); }
+  static int64_t size(const EncoderTable& m, int64_t rows) {
+    return rows * (widest(m) + m.hidden) + Operand<T>::size(rows, m.hidden) +
+           Operand<T>::size(rows, m.intermediate);
   }
+  Own(const EncoderTable& m, int64_t rows, float* memory)
+      : wide(memory),
+        attended(wide + rows * widest(m)),
+        narrow(attended + rows * m.hidden, rows, m.hidden),
+        middle(attended + rows * m.hidden + Operand<T>::size(rows, m.hidden), rows,
+               m.intermediate) {}
 };
 
-// 16 sums of a row as results.
-inline __m512 finished(__m512 sum, const PackedMatrix& w, int64_t column, const Operand<float>&,
-                       int64_t) {
-  return sum + _mm512_loadu_ps(w.bias + column);
-}
-inline __m512 finished(__m512 sum, const PackedMatrix& w, int64_t column, const Operand<bf16>&,
-                       int64_t) {
-  return sum + _mm512_loadu_ps(w.bias + column);
-}
-inline __m512 finished(__m512i sum, const PackedMatrix& w, int64_t column,
-                       const Operand<uint8_t>& x, int64_t row) {
-  __m512 y = _mm512_fmadd_ps(_mm512_set1_ps(x.low[row]), _mm512_loadu_ps(w.lift + column),
-                             _mm512_loadu_ps(w.bias + column));
-  __m512 scale = _mm512_set1_ps(x.step[row]) * _mm512_loadu_ps(w.scale + column);
-  return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, y);
+// Room of the calling thread, kept between calls; each use has one of its own.
+template <int Use>
+float* room_for(int64_t count) {
+  static thread_local std::vector<float> memory;
+  if (int64_t(memory.size()) < count) memory.resize(count);
+  return memory.data();
 }
 
-// y [rows, columns] (+)= x · Wᵀ + bias. Panels are shared out, and cut between rows so that they
-// come out even.
+// What the rows of a state become behind attention, `attended`.
 template <class T>
-void product(const PackedMatrix& w, const Operand<T>& x, int64_t rows, float* y, int64_t columns,
-             bool add, Team team) {
-  const int64_t panels = (columns + kColumns - 1) / kColumns, length = words<T>(x.width);
-  const int64_t cuts = team.size / std::gcd(panels, team.size);
-  const int64_t part = (rows + cuts - 1) / cuts;
-  Share share(panels * cuts, team.index, team.size);
-  for (int64_t task = share.first; task < share.last; task++) {
-    const int64_t first = task / cuts * kColumns, begin = task % cuts * part;
-    const int64_t count = std::min(part, rows - begin);
-    if (count <= 0) continue;
-    const Word* panel = w.panels + task / cuts * length * kColumns;
-    const int64_t tiles = (count + kRows - 1) / kRows, height = (count + tiles - 1) / tiles;
-    for (int64_t i = begin; i < begin + count; i += height)
-      panel_rows<T>(
-          std::min(height, begin + count - i), words_of(x.rows + i * x.width), length, int64_t(1),
-          panel, length, [](int, int) { return SumOf<T>{}; },
-          [&](int r, int v, SumOf<T> sum) {
-            const int64_t column = first + v * kLanes;
-            const __mmask16 mask = first_lanes(columns - column);
-            float* to = y + (i + r) * columns + column;
-            __m512 result = finished(sum, w, column, x, i + r);
-            if (add) result += _mm512_maskz_loadu_ps(mask, to);
-            _mm512_mask_storeu_ps(to, mask, result);
-          });
+void after_attention(const EncoderTable& m, const EncoderLayer& l, const Own<T>& own, float* state,
+                     int64_t rows, float eps) {
+  const int64_t hidden = m.hidden;
+  for (int64_t row = 0; row < rows; row++) own.narrow.put(own.attended + row * hidden, row);
+  multiply(l.out, own.narrow, rows, state, hidden, true);
+  for (int64_t row = 0; row < rows; row++) {
+    float* one = state + row * hidden;
+    normalize(one, l.attention_norm, l.attention_norm_bias, eps, one, hidden);
+    own.narrow.put(one, row);
+  }
+  multiply(l.up, own.narrow, rows, own.wide, m.intermediate, false);
+  for (int64_t row = 0; row < rows; row++) {
+    float* one = own.wide + row * m.intermediate;
+    activate_by(m.activation, one, nullptr, m.intermediate);
+    own.middle.put(one, row);
+  }
+  multiply(l.down, own.middle, rows, state, hidden, true);
+  for (int64_t row = 0; row < rows; row++) {
+    float* one = state + row * hidden;
+    normalize(one, l.ffn_norm, l.ffn_norm_bias, eps, one, hidden);
   }
 }
 
-inline float* take(float*& memory, int64_t count) {
-  float* taken = memory;
-  memory += count;
-  return taken;
-}
-
-template <class T>
-Operand<T> operand_in(float*& memory, int64_t rows, int64_t width) {
-  Operand<T> made;
-  made.width = width;
-  if constexpr (std::is_same_v<T, uint8_t>) {
-    made.low = take(memory, rows);
-    made.step = take(memory, rows);
-  }
-  made.rows = reinterpret_cast<T*>(take(memory, words<T>(rows * width)));
-  return made;
-}
-
-// What lies between the operations on a block of so many tokens and sequences.
-//   x, first, middle  left sides of products: of all tokens, of those that stand for a sequence,
-//                     and between up and down
-//   wide, attended    queries, keys and values, or what is between up and down; attention
-template <class T>
-struct Space {
-  Operand<T> x, first, middle;
-  float *wide, *attended;
-
-  static int64_t size(const EncoderTable& m, int64_t rows, int64_t sequences) {
-    return rows * (widest(m) + m.hidden) + 2 * (2 * rows + sequences) + words<T>(rows * m.hidden) +
-           words<T>(sequences * m.hidden) + words<T>(rows * m.intermediate);
-  }
-
-  Space(const EncoderTable& m, int64_t rows, int64_t sequences, float* memory) {
-    wide = take(memory, rows * widest(m));
-    attended = take(memory, rows * m.hidden);
-    x = operand_in<T>(memory, rows, m.hidden);
-    first = operand_in<T>(memory, sequences, m.hidden);
-    middle = operand_in<T>(memory, rows, m.intermediate);
-  }
-
- private:
-  static int64_t widest(const EncoderTable& m) { return std::max(3 * m.hidden, m.intermediate); }
-};
-
-template <class Each>
-inline void for_rows(int64_t rows, Team team, Each each) {
-  Share share(rows, team.index, team.size);
-  for (int64_t row = share.first; row < share.last; row++) each(row);
-}
-
-// All layers of one block: sequences whose states are x [starts[sequences], hidden], which are
-// overwritten. With firsts [sequences, hidden] the last layer computes the first token's of each
-// alone, and writes them there; numbers are 0, 1 and so on to `sequences`.
-template <class T>
-void encode_block(const EncoderTable& m, const Space<T>& space, const int64_t* starts,
-                  const int64_t* numbers, int64_t sequences, float* x, float* firsts, float eps,
-                  Team team) {
+// Of a block the rows [begin, end), from embeddings on, or from x where there are none. `meet`
+// returns when every thread has come there.
+template <class T, class Meet>
+void encode_rows(const EncoderTable& m, const EmbeddingTable* e, const Sequences& s,
+                 const Shared& shared, int64_t begin, int64_t end, float eps, Meet meet) {
   static thread_local Room<float> room;
-  const int64_t rows = starts[sequences], hidden = m.hidden;
-  for_rows(rows, team, [&](int64_t row) { space.x.put(x + row * hidden, row); });
-  team.meet();
+  const int64_t rows = end - begin, hidden = m.hidden;
+  const Own<T> own(m, rows, room_for<0>(Own<T>::size(m, rows)));
+  // The sequences of these rows, and those whose first token is among them.
+  const int64_t from = std::upper_bound(s.starts, s.starts + s.count, begin) - s.starts - 1;
+  const int64_t to = std::lower_bound(s.starts, s.starts + s.count, end) - s.starts;
+  const int64_t first = std::lower_bound(s.starts, s.starts + s.count, begin) - s.starts;
+  float* x = shared.x + begin * hidden;
+  std::vector<int64_t> queries{0};
+  for (int64_t i = from; i < to; i++) {
+    const int64_t start = s.starts[i], begun = std::max(begin, start);
+    queries.push_back(std::min(end, s.starts[i + 1]) - begin);
+    if (e)
+      embed(*e, s.tokens + start, s.starts[i + 1] - start, begun - start,
+            begin + queries.back() - start, eps, shared.x + begun * hidden);
+  }
   for (int64_t index = 0; index < m.layers; index++) {
     const EncoderLayer& l = m.layer[index];
-    const bool first_only = firsts && index + 1 == m.layers;
-    const int64_t count = first_only ? sequences : rows;
-    float* state = first_only ? firsts : x;
-    const Operand<T> operand = first_only ? space.first : space.x;
+    float* kv = shared.kv[index % 2];
+    for (int64_t row = 0; row < rows; row++) own.narrow.put(x + row * hidden, row);
+    multiply(l.kv, own.narrow, rows, kv + begin * 2 * hidden, 2 * hidden, false);
+    const bool first_only = shared.firsts && index + 1 == m.layers;
+    int64_t count = rows, sequence = from;
+    float* state = x;
     if (first_only) {
-      for_rows(count, team, [&](int64_t row) {
-        std::copy_n(x + starts[row] * hidden, hidden, state + row * hidden);
-        operand.put(state + row * hidden, row);
-      });
-      team.meet();
+      count = to - first, sequence = first;
+      state = shared.firsts + first * hidden;
+      queries.resize(count + 1);
+      std::iota(queries.begin(), queries.end(), int64_t(0));
+      for (int64_t i = 0; i < count; i++) {
+        float* one = state + i * hidden;
+        std::copy_n(shared.x + s.starts[first + i] * hidden, hidden, one);
+        own.narrow.put(one, i);
+      }
     }
-    float *q = space.wide, *kv = q + count * hidden;
-    product(l.q, operand, count, q, hidden, false, team);
-    product(l.kv, space.x, rows, kv, 2 * hidden, false, team);
-    team.meet();
-    const Heads<float> heads{q,
+    multiply(l.q, own.narrow, count, own.wide, hidden, false);
+    meet();
+    const Heads<float> heads{own.wide,
                              kv,
                              kv + hidden,
                              nullptr,
                              hidden,
                              2 * hidden,
-                             first_only ? numbers : starts,
-                             starts,
-                             sequences,
+                             queries.data(),
+                             s.starts + sequence,
+                             int64_t(queries.size()) - 1,
                              m.heads,
                              m.heads,
                              hidden / m.heads,
                              Dropout(0, 0),
                              0,
                              nullptr};
-    for_rows(sequences * m.heads, team,
-             [&](int64_t task) { attend<float>(heads, task, room, space.attended, nullptr); });
-    team.meet();
-    for_rows(count, team, [&](int64_t row) { operand.put(space.attended + row * hidden, row); });
-    team.meet();
-    product(l.out, operand, count, state, hidden, true, team);
-    team.meet();
-    for_rows(count, team, [&](int64_t row) {
-      float* one = state + row * hidden;
-      normalize(one, l.attention_norm, l.attention_norm_bias, eps, one, hidden);
-      operand.put(one, row);
-    });
-    team.meet();
-    product(l.up, operand, count, space.wide, m.intermediate, false, team);
-    team.meet();
-    for_rows(count, team, [&](int64_t row) {
-      float* one = space.wide + row * m.intermediate;
-      activate_by(m.activation, one, nullptr, m.intermediate);
-      space.middle.put(one, row);
-    });
-    team.meet();
-    product(l.down, space.middle, count, state, hidden, true, team);
-    team.meet();
-    for_rows(count, team, [&](int64_t row) {
-      float* one = state + row * hidden;
-      normalize(one, l.ffn_norm, l.ffn_norm_bias, eps, one, hidden);
-      operand.put(one, row);
-    });
-    team.meet();
+    for (int64_t task = 0; task < heads.batch * heads.heads; task++)
+      attend<float>(heads, task, room, own.attended, nullptr);
+    after_attention(m, l, own, state, count, eps);
   }
 }
 
-// Room of the calling thread for one block, kept between calls.
-template <class T>
-Space<T> space_of(const EncoderTable& m, int64_t rows, int64_t sequences) {
-  static thread_local std::vector<float> memory;
-  int64_t size = Space<T>::size(m, rows, sequences);
-  if (int64_t(memory.size()) < size) memory.resize(size);
-  return Space<T>(m, rows, sequences, memory.data());
+// Logits [rows, classes] of first tokens' states.
+void classify(const HeadTable& head, const float* firsts, int64_t rows, int64_t hidden,
+              float* logits) {
+  const int64_t size = Operand<float>::size(rows, hidden);
+  float* middle = room_for<1>(2 * size);
+  const Operand<float> x(middle + size, rows, hidden);
+  for (int64_t row = 0; row < rows; row++) x.put(firsts + row * hidden, row);
+  multiply(head.dense, x, rows, middle, hidden, false);
+  activate_by(head.activation, middle, nullptr, rows * hidden);
+  for (int64_t row = 0; row < rows; row++) x.put(middle + row * hidden, row);
+  multiply(head.output, x, rows, logits, head.classes, false);
 }
 
-// x [starts[sequences], hidden] through all layers; see encode_block.
 template <class T>
-void encode(const EncoderTable& m, float* x, const int64_t* starts, int64_t sequences,
-            float* firsts, float eps) {
-  std::vector<int64_t> cuts{0}, numbers(sequences + 1);
-  std::iota(numbers.begin(), numbers.end(), int64_t(0));
-  for (int64_t i = 1; i <= sequences; i++)
-    if (i == sequences || starts[i + 1] - starts[cuts.back()] > kBlockTokens) cuts.push_back(i);
+void encode(const EncoderTable& m, const EmbeddingTable* e, const HeadTable* head,
+            const Sequences& all, float* x, float* firsts, float* logits, float eps) {
+  const int64_t hidden = m.hidden, rows = all.rows();
+  // What is given nowhere is kept here.
+  float* kept = room_for<2>((x ? 0 : rows * hidden) + (firsts ? 0 : all.count * hidden));
+  if (!x) x = kept, kept += rows * hidden;
+  if (!firsts && head) firsts = kept;
+  std::vector<int64_t> cuts{0};
+  for (int64_t i = 1; i <= all.count; i++)
+    if (i == all.count || all.starts[i + 1] - all.starts[cuts.back()] > kBlockTokens)
+      cuts.push_back(i);
   const int64_t blocks = int64_t(cuts.size()) - 1, threads = omp_get_max_threads();
-  if (threads > 1 && blocks < 2 * threads) {
-    const Space<T> space = space_of<T>(m, starts[sequences], sequences);
+  if (blocks >= 2 * threads || rows < kLeastShared || threads == 1) {
+#pragma omp parallel for schedule(dynamic, 1) if (blocks > 1)
+    for (int64_t block = 0; block < blocks; block++) {
+      const int64_t first = cuts[block], count = cuts[block + 1] - first;
+      const int64_t start = all.starts[first];
+      std::vector<int64_t> starts(all.starts + first, all.starts + first + count + 1);
+      for (int64_t& each : starts) each -= start;
+      float* kv = room_for<3>(starts[count] * 2 * hidden);
+      const Shared shared{x + start * hidden, firsts ? firsts + first * hidden : nullptr, {kv, kv}};
+      encode_rows<T>(m, e, {e ? all.tokens + start : nullptr, starts.data(), count}, shared, 0,
+                     starts[count], eps, [] {});
+    }
+  } else {
+    float* kv = room_for<3>(rows * 4 * hidden);
+    const Shared shared{x, firsts, {kv, kv + rows * 2 * hidden}};
 #pragma omp parallel
-    encode_block(m, space, starts, numbers.data(), sequences, x, firsts, eps,
-                 {omp_get_thread_num(), omp_get_num_threads()});
-    return;
+    {
+      const Share share(rows);
+      encode_rows<T>(m, e, all, shared, share.first, share.last, eps, [] {
+#pragma omp barrier
+      });
+    }
   }
-#pragma omp parallel for schedule(dynamic, 1)
-  for (int64_t block = 0; block < blocks; block++) {
-    const int64_t first = cuts[block], count = cuts[block + 1] - first;
-    std::vector<int64_t> own(starts + first, starts + first + count + 1);
-    for (int64_t& start : own) start -= starts[first];
-    encode_block(m, space_of<T>(m, own[count], count), own.data(), numbers.data(), count,
-                 x + starts[first] * m.hidden, firsts ? firsts + first * m.hidden : nullptr, eps,
-                 {0, 1});
-  }
+  if (head) classify(*head, firsts, all.count, hidden, logits);
 }
 
 // y [rows, columns] = x [rows, inner] · Wᵀ + bias
 template <class T>
 void one_product(const PackedMatrix& w, const float* x, float* y, int64_t rows, int64_t inner,
                  int64_t columns) {
-  std::vector<float> memory(words<T>(rows * inner) + 2 * rows);
-  float* free = memory.data();
-  const Operand<T> operand = operand_in<T>(free, rows, inner);
 #pragma omp parallel
   {
-    const Team team{omp_get_thread_num(), omp_get_num_threads()};
-    for_rows(rows, team, [&](int64_t row) { operand.put(x + row * inner, row); });
-    team.meet();
-    product(w, operand, rows, y, columns, false, team);
+    const Share share(rows);
+    const int64_t count = share.last - share.first;
+    std::vector<float> memory(Operand<T>::size(count, inner));
+    const Operand<T> operand(memory.data(), count, inner);
+    for (int64_t row = 0; row < count; row++) operand.put(x + (share.first + row) * inner, row);
+    multiply(w, operand, count, y + share.first * columns, columns, false);
   }
 }
 
 }  // namespace igla
 
-#define ENCODE(T, suffix)                                                                       \
-  KERNEL void encode_##suffix(const igla::EncoderTable* model, float* x, const int64_t* starts, \
-                              int64_t sequences, float* firsts, double eps) {                   \
-    igla::encode<T>(*model, x, starts, sequences, firsts, float(eps));                          \
-  }                                                                                             \
-  KERNEL void panel_product_##suffix(const igla::PackedMatrix* w, const float* x, float* y,     \
-                                     int64_t rows, int64_t inner, int64_t columns) {            \
-    igla::one_product<T>(*w, x, y, rows, inner, columns);                                       \
+// Sequences are tokens [starts[count]], each [starts[i], starts[i + 1]) of them. Without embedding
+// and tokens, x [starts[count], hidden] is what the first layer gets. In the end x, if given, holds
+// the states, firsts [count, hidden] those of first tokens, in place of the last layer's in x, and
+// logits [count, classes] what the head makes of them. Returns the number of a token that the
+// embeddings do not have, and then computes nothing; else -1.
+#define ENCODE(T, suffix)                                                                        \
+  KERNEL int64_t encode_##suffix(                                                                \
+      const igla::EncoderTable* model, const igla::EmbeddingTable* embedding,                    \
+      const igla::HeadTable* head, const int64_t* tokens, const int64_t* starts, int64_t count,  \
+      float* x, float* firsts, float* logits, double eps) {                                      \
+    int64_t wrong = embedding ? igla::without_embedding(*embedding, tokens, starts, count) : -1; \
+    if (wrong < 0)                                                                               \
+      igla::encode<T>(*model, embedding, head, {tokens, starts, count}, x, firsts, logits,       \
+                      float(eps));                                                               \
+    return wrong;                                                                                \
+  }                                                                                              \
+  KERNEL void panel_product_##suffix(const igla::PackedMatrix* w, const float* x, float* y,      \
+                                     int64_t rows, int64_t inner, int64_t columns) {             \
+    igla::one_product<T>(*w, x, y, rows, inner, columns);                                        \
   }
 
 ENCODE(float, f32)

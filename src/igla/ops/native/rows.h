@@ -20,7 +20,8 @@ inline void normalize(const float* x, const float* weight, const float* bias, fl
     y[i] = (x[i] - mean) * scale * weight[i] + (bias ? bias[i] : 0.0f);
 }
 
-// The order is that of FUNCTIONS in infer/native_decoder.py.
+// SiLU, GELU, GELU by tanh, ReLU, its square, tanh: by the numbers that infer/native_decoder.py and
+// infer/native_encoder.py know them by.
 inline float activate(int64_t function, float x) {
   float value, slope;
   switch (function) {
@@ -34,8 +35,10 @@ inline float activate(int64_t function, float x) {
       return value;
     case 3:
       return x > 0 ? x : 0;
-    default:
+    case 4:
       return x > 0 ? x * x : 0;
+    default:
+      return 1 - 2 / (exponential(2 * x) + 1);
   }
 }
 
@@ -57,8 +60,10 @@ inline void activate_by(int64_t function, float* up, const float* gate, int64_t 
       return activate_all<2>(up, gate, count);
     case 3:
       return activate_all<3>(up, gate, count);
-    default:
+    case 4:
       return activate_all<4>(up, gate, count);
+    default:
+      return activate_all<5>(up, gate, count);
   }
 }
 
