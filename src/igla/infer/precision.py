@@ -67,6 +67,7 @@ def compute_in(
     elif reason is None:
         encoder.at_once = NativeEncoder(encoder, precision)
     elif precision == "int8":
+        encoder.precision = f"int8, by torch, which is slower: {reason}"
         for module in list(encoder.layers.modules()):
             for name, layer in list(module.named_children()):
                 if isinstance(layer, Linear):
