@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import expit, softmax
 
 from igla.evaluate.calibration import fit_temperature, reliability
 from igla.evaluate.decision import apply_temperature
@@ -54,3 +55,16 @@ def test_a_confidence_on_an_edge_belongs_to_the_bin_below() -> None:
 def test_of_several_labels_each_yes_or_no_is_a_prediction() -> None:
     found = reliability(np.array([[0.9, 0.1]]), np.array([[1, 1]]))
     assert found.counts[13] == 2 and found.accuracy[13] == 0.5
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_probabilities_are_scipys(multi_label: bool) -> None:
+    draw = np.random.default_rng(0)
+    logits = np.concatenate([
+        draw.normal(size=(50, 3)) * 5,
+        [[800.0, -800.0, 0.0], [-800.0, -800.0, -800.0], [-40.0, -745.0, -710.0]],
+    ])  # fmt: skip
+    scaled = logits / 1.7
+    expected = expit(scaled) if multi_label else softmax(scaled, axis=1)
+    found = apply_temperature(logits, 1.7, multi_label)
+    np.testing.assert_allclose(found, expected, rtol=1e-13)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from igla.data.batch import PackedBatch, pack
 from igla.errors import UserError
 from igla.model.config import EncoderConfig, named_config
 from igla.model.encoder import SequenceClassifier, layer_of
+from igla.model.folder import load_classifier, save_classifier
 
 CONFIG = EncoderConfig(
     vocab_size=200, hidden_size=32, layers=2, heads=4, intermediate_size=64, max_positions=128
@@ -116,3 +119,21 @@ def test_layers_are_counted_from_the_embeddings_to_the_head() -> None:
 def test_a_width_that_the_heads_cannot_share_is_refused() -> None:
     with pytest.raises(UserError, match="hidden_size 100 is not a multiple of model.heads 12"):
         named_config("minilm-l6-h384", vocab_size=9, max_positions=9, hidden_size=100)
+
+
+def test_a_saved_classifier_trains_as_one_made_anew(tmp_path: Path) -> None:
+    model = model_of()
+    save_classifier(
+        tmp_path,
+        model,
+        ("a", "b", "c"),
+        multi_label=False,
+        pad_token_id=0,
+        content={"model_type": "bert"},
+    )
+    loaded = load_classifier(tmp_path).model
+    parameters = dict(loaded.named_parameters())
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameters[name], parameter)
+        assert parameters[name].requires_grad == parameter.requires_grad
+        assert parameters[name].grad_dtype == parameter.grad_dtype

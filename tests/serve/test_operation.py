@@ -1,5 +1,6 @@
 """Logs, https, and an address that is taken."""
 
+import gc
 import json
 import socket
 import ssl
@@ -13,7 +14,9 @@ import httpx
 import pytest
 import trustme
 
+from igla.serve.early import begin, settle
 from igla.serve.keys import add_key
+from igla.serve.language import detect
 
 SECRET = "тайное слово"
 
@@ -27,6 +30,38 @@ def logged(running: Any) -> list[dict[str, Any]]:
 def asked(text: str, do_not_store: bool) -> dict[str, Any]:
     wanted = {"TOXICITY": {}}
     return {"comment": {"text": text}, "requestedAttributes": wanted, "doNotStore": do_not_store}
+
+
+def test_what_serving_does_not_need_is_not_imported() -> None:
+    code = (
+        "import igla.serve.command, sys; "
+        "print(sorted({'scipy', 'sklearn', 'sympy', 'pyarrow', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_opening_a_model_draws_nothing_at_random(trained: Path) -> None:
+    code = (
+        "import sys, torch; from pathlib import Path; from igla.model.folder import *; "
+        "before = torch.get_rng_state(); "
+        f"load_classifier(Path({str(trained / 'model')!r})); "
+        f"load_encoder(Path({str(trained / 'model')!r})); "
+        "print(torch.equal(before, torch.get_rng_state()), 'sympy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True False\n"
+
+
+def test_cycles_are_not_searched_for_until_a_server_is_ready() -> None:
+    begin()
+    try:
+        assert not gc.isenabled()
+    finally:
+        settle()
+    assert gc.isenabled() and gc.get_freeze_count() > 100_000
+    gc.unfreeze()
+    assert detect("Как дела, друзья?") == "ru"
 
 
 @pytest.mark.parametrize("texts", [False, True])

@@ -51,6 +51,9 @@ def serve(
     tls_key: PrivateKey = None,
 ) -> None:
     """Do what igla serve does, and decide, keep decisions and take feedback."""
+    from igla.serve.early import begin
+
+    begin()
     from igla.gate.command import serve as run
     from igla.gate.settings import GateServerSettings
     from igla.serve.settings import read_settings

@@ -52,6 +52,9 @@ def serve(
     tls_key: PrivateKey = None,
 ) -> None:
     """Answer Perspective's, OpenAI's, Text Embeddings Inference's and KServe's clients."""
+    from igla.serve.early import begin
+
+    begin()
     from igla.serve.command import serve as run
     from igla.serve.settings import load_settings
 

@@ -1,8 +1,7 @@
 """From logits to probabilities and to labels: all that a server needs of evaluation, and so without
-scikit-learn, whose import takes as long as loading a model."""
+scikit-learn and scipy, whose imports take as long as loading a model."""
 
 import numpy as np
-from scipy.special import expit, softmax
 
 Threshold = float | tuple[float, ...] | None
 
@@ -10,8 +9,11 @@ Threshold = float | tuple[float, ...] | None
 def apply_temperature(logits: np.ndarray, temperature: float, multi_label: bool) -> np.ndarray:
     """Probabilities [N, C] of logits [N, C]: softmax over the classes, or σ of each."""
     scaled = logits / temperature
-    probabilities = expit(scaled) if multi_label else softmax(scaled, axis=1)
-    return np.asarray(probabilities)
+    if multi_label:
+        small = np.exp(-np.abs(scaled))  # never infinite
+        return np.where(scaled >= 0, 1, small) / (1 + small)
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def decide(probabilities: np.ndarray, multi_label: bool, threshold: Threshold) -> np.ndarray:

@@ -18,7 +18,7 @@ from igla.infer.scoring import score
 from igla.model.encoder import SequenceClassifier
 from igla.model.folder import read_json, save_classifier
 from igla.ops.native import native
-from igla.ops.products import use_best_float32
+from igla.ops.products import prepare_to_answer
 from igla.text.tokenizer import TextEncoder, load_tokenizer, save_tokenizer
 
 DECISION_FILE = "igla.json"
@@ -71,7 +71,7 @@ class Classifier:
 
         From here on torch computes float32 products by the library that is faster on this machine.
         """
-        use_best_float32()
+        prepare_to_answer()
         native()  # compiled now, if need be, and not with the first text
         rule_file = folder / DECISION_FILE
         content = read_json(rule_file) if rule_file.is_file() else {}

@@ -13,7 +13,7 @@ from igla.infer.scoring import score
 from igla.model.embedding import PooledEncoder, Pooling
 from igla.model.folder import load_encoder, read_json
 from igla.ops.native import native
-from igla.ops.products import use_best_float32
+from igla.ops.products import prepare_to_answer
 from igla.text.tokenizer import TextEncoder, load_tokenizer
 
 # Where sentence-transformers says how states are pooled.
@@ -32,7 +32,7 @@ class Embedder:
     def load(cls, folder: Path) -> "Embedder":
         """Open a folder of the BERT family, also one of sentence-transformers: its own pooling and
         its greatest length hold, else the mean and what the encoder has positions for."""
-        use_best_float32()
+        prepare_to_answer()
         native()  # compiled now, if need be, and not with the first text
         body = load_encoder(folder)
         length = int(min(

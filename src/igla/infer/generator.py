@@ -24,7 +24,7 @@ from igla.model.decoder.families import FAMILIES
 from igla.model.decoder.folder import WEDLM
 from igla.model.folder import read_json
 from igla.ops.native import native
-from igla.ops.products import use_best_float32
+from igla.ops.products import prepare_to_answer
 from igla.text.template import ChatTemplate
 from igla.text.tokenizer import has_tokenizer, load_tokenizer
 
@@ -88,7 +88,7 @@ class Generator:
                 "folder itself."
             )
         base, own = (whole_folder(folder), folder) if adapter is None else (folder, adapter)
-        use_best_float32()
+        prepare_to_answer()
         native()  # compiled now, if need be, and not with the first text
         model = open_decoder(own, base)
         # PEFT's own folders are often of the adapter alone.

@@ -211,8 +211,9 @@ class SequenceClassifier(nn.Module):
         self.output = Linear(config.hidden_size, classes)
         self.activation = ACTIVATIONS[config.head_activation]
         self.at_once: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
-        for module in (self.dense, self.output):
-            init_weights(module)
+        if not self.dense.weight.is_meta:  # see parts.Embedding
+            self.dense.apply(init_weights)
+            self.output.apply(init_weights)
 
     def forward(self, batch: PackedBatch) -> Tensor:
         if self.at_once is not None:

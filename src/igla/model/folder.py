@@ -24,6 +24,7 @@ from igla.model.families import (
     type_with_ngrams,
     write_config,
 )
+from igla.model.parts import fill
 
 # Of a model whose weights lie in several files: which is where.
 INDEX = "model.safetensors.index.json"
@@ -65,12 +66,18 @@ def load_classifier(
         config = _shape_with_ngrams(config, ngrams, content["model_type"])
     theirs = _with_body_prefix(_read_tensors(folder), family)
     found = _their_classes(theirs, family)
-    model = SequenceClassifier(config, classes or found or 2)
+    classes = classes or found or 2
+    with torch.device("meta"):
+        model = SequenceClassifier(config, classes)
     ours, used = _translate(model.state_dict(), theirs, family, str(folder))
-    if found != model.output.out_features:
+    if found != classes:
         ours = {name: value for name, value in ours.items() if not name.startswith("output.")}
-    model.load_state_dict(ours, strict=False)
     new = tuple(name for name in model.state_dict() if name not in ours)
+    if new:
+        model = SequenceClassifier(config, classes)
+        model.load_state_dict(ours, strict=False)
+    else:
+        fill(model, ours)
     added = "encoder.embeddings.ngrams." if config.ngrams != own.ngrams else None
     missing = [name for name in new if name.startswith("encoder.")]
     missing = [name for name in missing if added is None or not name.startswith(added)]
@@ -88,11 +95,15 @@ def has_classifier(folder: Path) -> bool:
 
 def load_encoder(folder: Path) -> Encoder:
     """The encoder of a folder, without dropout; UserError when weights are missing."""
-    body = nn.ModuleDict({"encoder": Encoder(read_shape(folder, dropout=0.0))})
-    if missing := load_pretrained(body, folder):
+    with torch.device("meta"):
+        encoder = Encoder(read_shape(folder, dropout=0.0))
+    body = nn.ModuleDict({"encoder": encoder})
+    family = family_of(read_json(folder / "config.json"), str(folder))
+    theirs = _with_body_prefix(_read_tensors(folder), family)
+    ours, _ = _translate(body.state_dict(), theirs, family, str(folder))
+    if missing := [name for name in body.state_dict() if name not in ours]:
         raise UserError(f"{folder} lacks {len(missing)} weights of the encoder, as {missing[0]}.")
-    encoder = body["encoder"]
-    assert isinstance(encoder, Encoder)
+    fill(body, ours)
     return encoder.eval()
 
 

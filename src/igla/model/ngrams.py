@@ -44,6 +44,8 @@ class WordNgrams(nn.Module):
 
     def reset(self) -> None:
         """Say nothing, as before training."""
+        if self.project.is_meta:  # see parts.Embedding
+            return
         nn.init.zeros_(self.table.weight)
         nn.init.normal_(self.project, std=_PROJECT_STD)
 

@@ -1,6 +1,6 @@
 """The small parts that models are made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -117,6 +117,17 @@ class Embedding(nn.Embedding):
             return super().forward(input)
         self.before_reading(input)
         return F.embedding(input, self.weight, sparse=True)
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give a model that was made on the meta device its numbers, all of them, as they are: to draw
+    20 million at random first and to copy them takes 0.2 s."""
+    types = {name: value.dtype for name, value in model.state_dict().items()}
+    typed = {name: value.to(types[name]) for name, value in state.items()}
+    model.load_state_dict(typed, assign=True)
+    for module in model.modules():
+        if isinstance(module, Linear):
+            module.weight.grad_dtype = None  # it is a new parameter
 
 
 def init_weights(module: nn.Module, std: float = 0.02) -> None:

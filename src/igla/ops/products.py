@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
@@ -18,24 +17,39 @@ FLOAT32_ERROR = 1e-5
 _SHAPE = (1024, 384, 1536)  # tokens × hidden × intermediate of MiniLM, B = 25
 
 
-@dataclass(frozen=True)
 class Probe:
-    """Measured rates of matrix products on one core of this processor, in GFLOP/s.
+    """Rates of matrix products on one core of this processor, in GFLOP/s, each measured when it is
+    first asked for.
 
     Of one core, since threads that wait for each other make every rate alike on a busy machine.
-
-    float32         torch's default library
-    float32_onednn  what set_float32_matmul_precision("medium") turns to
-    onednn_error    the largest relative error of the latter
-    float32_own     igla's products; None where the processor has none of them (ops.matmul)
-    bf16            bfloat16 inputs and outputs, by igla's products where there are
     """
 
-    float32: float
-    float32_onednn: float
-    onednn_error: float
-    float32_own: float | None
-    bf16: float
+    @cached_property
+    def float32(self) -> float:
+        """Of torch's default library."""
+        return _measured("highest", lambda: _rate(torch.float32, _by_torch))
+
+    @cached_property
+    def float32_onednn(self) -> float:
+        """Of what set_float32_matmul_precision("medium") turns to."""
+        return _measured("medium", lambda: _rate(torch.float32, _by_torch))
+
+    @cached_property
+    def onednn_error(self) -> float:
+        """The largest relative error of that."""
+        return _measured("medium", _product_error)
+
+    @cached_property
+    def float32_own(self) -> float | None:
+        """Of igla's products; None where the processor has none of them (ops.matmul)."""
+        if not matmul.are_native(torch.float32):
+            return None
+        return _measured("highest", lambda: _rate(torch.float32, matmul.times_transposed))
+
+    @cached_property
+    def bf16(self) -> float:
+        """Of bfloat16 inputs and outputs, by igla's products where there are."""
+        return _measured("highest", lambda: _rate(torch.bfloat16, matmul.times_transposed))
 
     @property
     def onednn_is_better(self) -> bool:
@@ -44,8 +58,9 @@ class Probe:
     @property
     def best_float32(self) -> float:
         """Of what igla computes with."""
-        torchs = self.float32_onednn if self.onednn_is_better else self.float32
-        return self.float32_own or torchs
+        if self.float32_own is not None:
+            return self.float32_own
+        return self.float32_onednn if self.onednn_is_better else self.float32
 
     @property
     def bf16_is_better(self) -> bool:
@@ -54,28 +69,35 @@ class Probe:
 
 @cache
 def probe() -> Probe:
-    """Measure the processor's matrix products; takes about 0.2 s the first time."""
-    before, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
-    own = matmul.are_native(torch.float32)
-    try:
-        torch.set_num_threads(1)
-        torch.set_float32_matmul_precision("highest")
-        float32 = _rate(torch.float32, _by_torch)
-        torch.set_float32_matmul_precision("medium")
-        float32_onednn, error = _rate(torch.float32, _by_torch), _product_error()
-        float32_own = _rate(torch.float32, matmul.times_transposed) if own else None
-        bf16 = _rate(torch.bfloat16, matmul.times_transposed)
-    finally:
-        torch.set_float32_matmul_precision(before)
-        torch.set_num_threads(threads)
-    return Probe(float32, float32_onednn, error, float32_own, bf16)
+    """This processor's."""
+    return Probe()
 
 
 def use_best_float32() -> Probe:
-    """Have torch compute float32 products by the faster of its libraries that are exact."""
+    """Have torch compute float32 products by the faster of its libraries that are exact; to measure
+    them takes 0.2 s the first time."""
     measured = probe()
     torch.set_float32_matmul_precision("medium" if measured.onednn_is_better else "highest")
     return measured
+
+
+def prepare_to_answer() -> None:
+    """The same where it matters to a model that answers: with igla's own products hardly one is
+    left to torch, and a server should start soon."""
+    if not matmul.are_native(torch.float32):
+        use_best_float32()
+
+
+def _measured(precision: str, measure: Callable[[], float]) -> float:
+    """What is measured on one thread, with a setting of torch's float32 products."""
+    before, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        torch.set_float32_matmul_precision(precision)
+        return measure()
+    finally:
+        torch.set_float32_matmul_precision(before)
+        torch.set_num_threads(threads)
 
 
 def _by_torch(x_TI: Tensor, weight_OI: Tensor) -> Tensor:
@@ -88,7 +110,7 @@ def _rate(dtype: torch.dtype, product: Callable[[Tensor, Tensor], Tensor]) -> fl
     product(x, weight)
     fastest = float("inf")
     # The fastest of several, since other processes can only make a run slower.
-    for _ in range(8):
+    for _ in range(5):
         start = time.perf_counter()
         product(x, weight)
         fastest = min(fastest, time.perf_counter() - start)

@@ -4,7 +4,6 @@ import asyncio
 import signal
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable
 from math import ceil
@@ -17,8 +16,8 @@ from fastapi import FastAPI
 from igla.errors import UserError
 from igla.serve.admin import replace
 from igla.serve.app import create_app
+from igla.serve.early import settle
 from igla.serve.keys import SCOPES, Doorkeeper, add_key, read_keys
-from igla.serve.language import detect
 from igla.serve.models import Served, open_model
 from igla.serve.service import Service
 from igla.serve.settings import Settings
@@ -47,8 +46,6 @@ def serve(
     if certificate is not None:
         _check_certificate(*certificate)
     listening = _bound(host, port)
-    reading = threading.Thread(target=detect, args=("Готово?",))  # whose tables take a while
-    reading.start()
     served = []
     for where in wheres:
         name, named, folder = where.partition("=")
@@ -64,7 +61,6 @@ def serve(
         served.append(one)
     if settings.window is not None and not any(one.fills_masks for one in served):
         raise UserError("None of the models has learned to fill masks: there is no window to set.")
-    reading.join()
     kind = "http" if certificate is None else "https"
     address = f"{kind}://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
     console.print(f"loaded in {time.perf_counter() - start:.1f} s; {address}")
@@ -148,6 +144,7 @@ class _Server(uvicorn.Server):
             task.add_done_callback(again.discard)
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, load_again)
+        settle()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.config.app.state.service.draining = True  # type: ignore[union-attr]

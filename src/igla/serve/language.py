@@ -1,5 +1,6 @@
 """The language of a text."""
 
+import threading
 from collections.abc import Callable
 from functools import cache
 
@@ -17,7 +18,20 @@ def detect(text: str) -> str:
     return str(_of_ours()(text[:1000])[0])
 
 
-@cache
+def read_tables() -> None:
+    """Begin to read, in a thread, what it is known by: half a second, most of it unpacking."""
+    threading.Thread(target=_of_ours, name="languages", daemon=True).start()
+
+
 def _of_ours() -> Callable[[str], tuple[str, float]]:
+    with _once:
+        return _read()
+
+
+_once = threading.Lock()
+
+
+@cache
+def _read() -> Callable[[str], tuple[str, float]]:
     py3langid.set_languages(_LANGUAGES)
     return py3langid.classify

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -154,18 +155,33 @@ def _opened(
     where: str | Path, name: str, precision: Precision, engine: str, window: Window
 ) -> Served:
     folder = model_folder(where).resolve()
-    if (folder / MANIFEST).is_file():
-        try:
-            check_sealed(folder)
-        except BrokenSeal as error:
-            raise UserError(f"{folder} is damaged: {error}") from None
     decodes = is_decoder(folder)
     by = Engine(engine, "float32" if precision == "auto" else precision) if decodes else None
-    version = _version(folder, by)
-    model = _encoder(folder, precision) if by is None else _decoder(folder, by, window)
-    if _version(folder, by) != version:
+    model: Classifier | Embedder | Generator
+    with ThreadPoolExecutor() as beside:  # sums of files are computed beside other work
+        before = beside.submit(_version, folder, by)
+        _check(folder)
+        version = before.result()
+        if by is None:
+            encoder = Classifier.load(folder) if has_classifier(folder) else Embedder.load(folder)
+            after = beside.submit(_version, folder, by)
+            model = _prepared(encoder, precision)
+        else:
+            model = _decoder(folder, by, window)
+            after = beside.submit(_version, folder, by)
+    if after.result() != version:
         raise UserError(f"{folder} has changed while it was read; load it again.")
     return Served(name, version, Path(where).absolute(), model)
+
+
+def _check(folder: Path) -> None:
+    """UserError where a folder that is sealed is not as it was."""
+    if not (folder / MANIFEST).is_file():
+        return
+    try:
+        check_sealed(folder)
+    except BrokenSeal as error:
+        raise UserError(f"{folder} is damaged: {error}") from None
 
 
 def _decoder(folder: Path, engine: Engine, window: Window) -> Generator:
@@ -176,8 +192,7 @@ def _decoder(folder: Path, engine: Engine, window: Window) -> Generator:
     return generator
 
 
-def _encoder(folder: Path, precision: Precision) -> Classifier | Embedder:
-    model = Classifier.load(folder) if has_classifier(folder) else Embedder.load(folder)
+def _prepared(model: Classifier | Embedder, precision: Precision) -> Classifier | Embedder:
     compute_in(model.model, wanted(precision))
     model.model.requires_grad_(False)
     warm_up = model.logits if isinstance(model, Classifier) else model.embeddings
