@@ -32,10 +32,17 @@ CONTESTANTS = {
     TRANSFORMERS: "transformers:float32",
     "transformers generate bf16": "transformers:bf16",
     RUNTIME: "onnxruntime:float32",
+    "ONNX Runtime GenAI": "genai:float32",
     "CTranslate2": "ctranslate2:float32",
     "CTranslate2 int8": "ctranslate2:int8",
 }
-NEEDS = {"ctranslate2": "ctranslate2", "onnxruntime": "onnxscript", "igla-onnx": "onnxscript"}
+# What a contestant imports, besides igla and transformers.
+NEEDS = {
+    "ctranslate2": ("ctranslate2",),
+    "onnxruntime": ("onnxscript", "onnxruntime"),
+    "igla-onnx": ("onnxscript", "onnxruntime"),
+    "genai": ("onnxscript", "onnxruntime_genai"),
+}
 EXACT = "float32"
 WORKER = Path(__file__).parent / "decoding" / "worker.py"
 
@@ -69,11 +76,11 @@ def measure(
     folder: Path, scratch: Path, asked: argparse.Namespace
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
     """The runs of each contestant, and why others have none."""
-    left_out = {
-        name: f"{NEEDS[kind.split(':')[0]]} is not installed"
-        for name, kind in CONTESTANTS.items()
-        if kind.split(":")[0] in NEEDS and find_spec(NEEDS[kind.split(":")[0]]) is None
-    }
+    left_out = {}
+    for name, kind in CONTESTANTS.items():
+        lacking = [one for one in NEEDS.get(kind.split(":")[0], ()) if find_spec(one) is None]
+        if lacking:
+            left_out[name] = f"{' and '.join(lacking)} not installed"
     chosen = asked.only or [*CONTESTANTS]
     names = [name for name in CONTESTANTS if name in chosen and name not in left_out]
     if TRANSFORMERS not in names:
@@ -93,6 +100,10 @@ def measure(
             print(f"round {turn + 1}: {name}: {one['rate']:.1f} tokens/s", flush=True)
     expected = found[TRANSFORMERS][0]["written"]
     for name, runs in found.items():
+        if any(len(run["written"]) != asked.tokens for run in runs):
+            raise SystemExit(
+                f"{name} writes fewer tokens than it is asked for: nothing is compared"
+            )
         if CONTESTANTS[name].endswith(EXACT) and any(run["written"] != expected for run in runs):
             raise SystemExit(f"{name} writes other tokens than transformers: nothing is compared")
     return found, left_out

@@ -58,6 +58,7 @@ def main() -> None:
 def prepare(folder: Path, shape: str, scratch: Path) -> dict[str, Any]:
     """Make the model, if there is none, and its graph for ONNX Runtime."""
     from igla.errors import UserError
+    from igla.infer.genai_config import write_genai_config
     from igla.infer.onnx_export import export_onnx
     from igla.model.decoder import Decoder, DecoderConfig, load_decoder, save_decoder
 
@@ -71,10 +72,12 @@ def prepare(folder: Path, shape: str, scratch: Path) -> dict[str, Any]:
                 # Larger than at the start of training, so that the likeliest token is far ahead.
                 torch.nn.init.normal_(parameter, std=0.06)
         save_decoder(folder, model, {"bos_token_id": 0, "eos_token_id": 0})
+    model = load_decoder(folder)
     try:
-        export_onnx(load_decoder(folder), scratch)
+        file = export_onnx(model, scratch)
     except UserError as error:
         return {"exported": str(error)}
+    write_genai_config(scratch, file.name, model.config, [0])
     return {"exported": True}
 
 
@@ -195,6 +198,26 @@ def onnxruntime(
     return write
 
 
+def genai(folder: Path, scratch: Path, precision: str, tokens: int) -> Callable[[], list[int]]:
+    import onnxruntime_genai as engine
+
+    threads = {"decoder": {"session_options": {"intra_op_num_threads": torch.get_num_threads()}}}
+    config = engine.Config(str(scratch))
+    config.overlay(json.dumps({"model": threads | {"eos_token_id": []}}))  # nothing ends a text
+    model = engine.Model(config)
+
+    def write() -> list[int]:
+        settings = engine.GeneratorParams(model)
+        settings.set_search_options(do_sample=False, max_length=len(PROMPT) + tokens)
+        generator = engine.Generator(model, settings)
+        generator.append_tokens(PROMPT)
+        while not generator.is_done():
+            generator.generate_next_token()
+        return [int(token) for token in generator.get_sequence(0)[len(PROMPT) :]]
+
+    return write
+
+
 def ctranslate2(
     folder: Path, scratch: Path, precision: str, tokens: int
 ) -> Callable[[], list[int]]:
@@ -239,6 +262,7 @@ ENGINES: dict[str, Callable[[Path, Path, str, int], Callable[[], list[int]]]] = 
     "igla-onnx": igla_onnx,
     "transformers": transformers,
     "onnxruntime": onnxruntime,
+    "genai": genai,
     "ctranslate2": ctranslate2,
 }
 

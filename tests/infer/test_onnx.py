@@ -9,6 +9,8 @@ import pytest
 from igla.errors import UserError
 from igla.infer.backend import Backend, Rows
 from igla.infer.decoding import Autoregressive
+from igla.infer.exporting import export
+from igla.infer.generator import Generator
 from igla.infer.onnx_backend import OnnxBackend
 from igla.infer.onnx_export import export_onnx
 from igla.infer.sampling import Sampling
@@ -97,3 +99,29 @@ def test_a_mixture_or_a_recurrent_model_is_not_exported(
 ) -> None:
     with pytest.raises(UserError, match="Only decoders with attention"):
         export_onnx(decoder(mixers=("gla",)), tmp_path)
+
+
+def test_onnx_runtime_genai_opens_the_folder_and_writes_the_same(
+    decoder_folder: Path, tmp_path: Path
+) -> None:
+    genai = pytest.importorskip("onnxruntime_genai", reason="onnxruntime-genai is not installed")
+    export(str(decoder_folder), "onnx", tmp_path)
+    model = genai.Model(str(tmp_path))
+    ids = genai.Tokenizer(model).encode("the quick").tolist()
+    generator = Generator.load(decoder_folder)
+    assert ids == generator.prompt("the quick")
+    settings = genai.GeneratorParams(model)
+    settings.set_search_options(do_sample=False, max_length=len(ids) + 40)
+    writes = genai.Generator(model, settings)
+    writes.append_tokens(ids)
+    while not writes.is_done():
+        writes.generate_next_token()
+    found = [int(token) for token in writes.get_sequence(0)[len(ids) :]]
+    [expected] = written(TorchBackend(generator.model), [ids], 40)
+    ends = [at for at, token in enumerate(expected) if token in generator.ends]
+    assert found == expected[: ends[0] + 1 if ends else None]
+
+
+def test_a_format_that_is_not_there_is_said(decoder_folder: Path) -> None:
+    with pytest.raises(UserError, match="There is no format 'tflite'; there is onnx"):
+        export(str(decoder_folder), "tflite", None)

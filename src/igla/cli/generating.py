@@ -99,12 +99,9 @@ def export(
     ] = None,
 ) -> None:
     """Write a decoder for another engine."""
-    from igla.errors import UserError
-    from igla.infer.generate import export as run
+    from igla.infer.exporting import export as run
 
-    if format != "onnx":
-        raise UserError(f"There is no format '{format}'; there is onnx.")
-    run(model, output)
+    run(model, format, output)
 
 
 @bench.command(epilog="Example: igla bench decode runs/first --precision int8")

@@ -1,4 +1,4 @@
-"""What `igla generate` and `igla export` do."""
+"""What `igla generate` does."""
 
 import sys
 import time
@@ -14,7 +14,6 @@ from igla.infer.constraint import Constraint
 from igla.infer.decoding import Decoding
 from igla.infer.engines import TORCH, Engine
 from igla.infer.generator import Generator
-from igla.infer.onnx_export import export_onnx
 from igla.infer.sampling import Sampling
 from igla.infer.scheduler import Scheduler
 from igla.infer.speculative import DraftModel, PromptLookup, Speculative, SpeculativeStats
@@ -88,16 +87,6 @@ def generate(where: str, text: str | None, wanted: Wanted) -> None:
     else:
         written, extra = _write(generator, backend, prompt, max_tokens, wanted)
     plain_console(stderr=True).print(_figures(written, backend) + extra + f"; {backend.said}")
-
-
-def export(where: str, output: Path | None) -> None:
-    """Write a decoder as an ONNX graph, into onnx/ of its folder if no other place is named."""
-    folder = model_folder(where)
-    target = output or folder / "onnx"
-    target.mkdir(parents=True, exist_ok=True)
-    file = export_onnx(load_decoder(folder), target)
-    size = sum(one.stat().st_size for one in target.glob(f"{file.name}*")) / 1e6
-    plain_console().print(f"wrote {file} ({size:.1f} MB)")
 
 
 def _prompt(generator: Generator, text: str, wanted: Wanted) -> list[int]:

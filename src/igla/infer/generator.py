@@ -99,7 +99,7 @@ class Generator:
         learned = read_json(base / "config.json").get(WEDLM)
         masks = None if learned is None else Masks(learned["mask_token_id"], learned["block"])
         template = ChatTemplate.of_folder(own) or ChatTemplate.of_folder(base)
-        return cls(model, tokenizer, _ends(own, base), template, masks, folder, engine)
+        return cls(model, tokenizer, ends_of(own, base), template, masks, folder, engine)
 
     @property
     def max_positions(self) -> int:
@@ -182,9 +182,9 @@ def is_decoder(folder: Path) -> bool:
     return content.get("model_type") in FAMILIES
 
 
-def _ends(folder: Path, base: Path) -> list[int]:
-    """generation_config.json goes before config.json, as in transformers, and an adapter's before
-    its base's."""
+def ends_of(folder: Path, base: Path) -> list[int]:
+    """Tokens that end a text: generation_config.json goes before config.json, as in transformers,
+    and an adapter's before its base's."""
     for where in (folder, base):
         for name in ("generation_config.json", "config.json"):
             file = where / name

@@ -38,10 +38,7 @@ def merge_run(run: str, output: Path) -> str:
 
         def write(making: Path) -> None:
             save_decoder(making, model, read_json(base / "config.json"))
-            for name in _READING:
-                source = folder / name if (folder / name).is_file() else base / name
-                if source.is_file():
-                    shutil.copy(source, making / name)
+            copy_reading(folder, base, making)
     else:
         classifier = Classifier.load(folder)
 
@@ -50,3 +47,12 @@ def merge_run(run: str, output: Path) -> str:
 
     write_sealed(output, write)
     return f"{folder} merged into {saved.name}: {output}"
+
+
+def copy_reading(folder: Path, base: Path, target: Path) -> None:
+    """Copy what a decoder's texts are read and ended by from its folder, or where that is of an
+    adapter and lacks it, from its base."""
+    for name in _READING:
+        source = folder / name if (folder / name).is_file() else base / name
+        if source.is_file():
+            shutil.copy(source, target / name)
