@@ -29,19 +29,25 @@ CONTESTANTS = {
     "igla int8": "igla:int8",
     "igla int4": "igla:int4",
     "igla onnx engine": "igla-onnx:float32",
+    "igla llamacpp engine": "igla-llamacpp:float32",
     TRANSFORMERS: "transformers:float32",
     "transformers generate bf16": "transformers:bf16",
     RUNTIME: "onnxruntime:float32",
     "ONNX Runtime GenAI": "genai:float32",
     "CTranslate2": "ctranslate2:float32",
     "CTranslate2 int8": "ctranslate2:int8",
+    "llama.cpp": "llamacpp:float32",
+    "llama.cpp Q8_0": "llamacpp:int8",
+    "llama.cpp Q4_0": "llamacpp:int4",
 }
-# What a contestant imports, besides igla and transformers.
+# The format that a contestant reads, and what it imports besides igla and transformers.
 NEEDS = {
-    "ctranslate2": ("ctranslate2",),
-    "onnxruntime": ("onnxscript", "onnxruntime"),
-    "igla-onnx": ("onnxscript", "onnxruntime"),
-    "genai": ("onnxscript", "onnxruntime_genai"),
+    "ctranslate2": ("", "ctranslate2"),
+    "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
+    "igla-onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "genai": ("onnx", "onnxscript", "onnxruntime_genai"),
+    "igla-llamacpp": ("gguf", "gguf", "llama_cpp"),
+    "llamacpp": ("gguf", "gguf", "llama_cpp"),
 }
 EXACT = "float32"
 WORKER = Path(__file__).parent / "decoding" / "worker.py"
@@ -63,8 +69,8 @@ def main() -> None:
     asked.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         folder = asked.model or Path(scratch) / "model"
-        work(["prepare", str(folder), asked.shape, str(scratch)])
-        found, left_out = measure(folder, Path(scratch), asked)
+        refused = work(["prepare", str(folder), asked.shape, str(scratch)])
+        found, left_out = measure(folder, Path(scratch), asked, refused)
     table = lines(found, left_out, asked.requests)
     print("\n".join(["", *table]))
     content = {"machine": environment(), "runs": found, "left_out": left_out}
@@ -73,14 +79,19 @@ def main() -> None:
 
 
 def measure(
-    folder: Path, scratch: Path, asked: argparse.Namespace
+    folder: Path, scratch: Path, asked: argparse.Namespace, refused: dict[str, str]
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
-    """The runs of each contestant, and why others have none."""
+    """The runs of each contestant, and why others have none.
+
+    refused  why the model is not written in a format
+    """
     left_out = {}
-    for name, kind in CONTESTANTS.items():
-        lacking = [one for one in NEEDS.get(kind.split(":")[0], ()) if find_spec(one) is None]
-        if lacking:
+    for name, contestant in CONTESTANTS.items():
+        form, *modules = NEEDS.get(contestant.split(":")[0], ("",))
+        if lacking := [module for module in modules if find_spec(module) is None]:
             left_out[name] = f"{' and '.join(lacking)} not installed"
+        elif form in refused:
+            left_out[name] = refused[form].rstrip(".")
     chosen = asked.only or [*CONTESTANTS]
     names = [name for name in CONTESTANTS if name in chosen and name not in left_out]
     if TRANSFORMERS not in names:

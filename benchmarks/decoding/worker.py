@@ -56,9 +56,10 @@ def main() -> None:
 
 
 def prepare(folder: Path, shape: str, scratch: Path) -> dict[str, Any]:
-    """Make the model, if there is none, and its graph for ONNX Runtime."""
+    """Make the model, if there is none, and its files for other engines; why some have none."""
     from igla.errors import UserError
     from igla.infer.genai_config import write_genai_config
+    from igla.infer.gguf_export import export_gguf
     from igla.infer.onnx_export import export_onnx
     from igla.model.decoder import Decoder, DecoderConfig, load_decoder, save_decoder
 
@@ -73,12 +74,19 @@ def prepare(folder: Path, shape: str, scratch: Path) -> dict[str, Any]:
                 torch.nn.init.normal_(parameter, std=0.06)
         save_decoder(folder, model, {"bos_token_id": 0, "eos_token_id": 0})
     model = load_decoder(folder)
+    refused = {}
     try:
         file = export_onnx(model, scratch)
+        write_genai_config(scratch, file.name, model.config, [0])
     except UserError as error:
-        return {"exported": str(error)}
-    write_genai_config(scratch, file.name, model.config, [0])
-    return {"exported": True}
+        refused["onnx"] = str(error)
+    try:
+        for precision in ("float32", "int8", "int4"):
+            (scratch / precision).mkdir()
+            export_gguf(model, scratch / precision, precision)
+    except UserError as error:
+        refused["gguf"] = str(error)
+    return refused
 
 
 def fastest(write: Callable[[], object], seconds: float) -> float:
@@ -129,6 +137,16 @@ def igla_onnx(folder: Path, scratch: Path, precision: str, tokens: int) -> Calla
     from igla.infer.onnx_backend import OnnxBackend
 
     backend = OnnxBackend(scratch / "model.onnx", cache_tokens=2 * (len(PROMPT) + tokens) + 32)
+    return lambda: scheduled(backend, tokens, 1)
+
+
+def igla_llamacpp(
+    folder: Path, scratch: Path, precision: str, tokens: int
+) -> Callable[[], list[int]]:
+    from igla.infer.llamacpp_backend import LlamaCppBackend
+
+    room = 2 * (len(PROMPT) + tokens) + 32
+    backend = LlamaCppBackend(scratch / precision / "model.gguf", cache_tokens=room)
     return lambda: scheduled(backend, tokens, 1)
 
 
@@ -257,13 +275,50 @@ def ctranslate2(
     return write
 
 
+def llamacpp(folder: Path, scratch: Path, precision: str, tokens: int) -> Callable[[], list[int]]:
+    """Its own sampler and defaults: keys and values of 16 bits, and flash attention where it has
+    it; with weights of float32 neither, since its tokens are held against the others'."""
+    import llama_cpp as engine
+
+    quiet = engine.llama_log_callback(lambda *_: None)
+    engine.llama_log_set(quiet, None)
+    model = engine.llama_model_load_from_file(
+        str(scratch / precision / "model.gguf").encode(), engine.llama_model_default_params()
+    )
+    settings = engine.llama_context_default_params()
+    settings.n_ctx = len(PROMPT) + tokens
+    settings.n_threads = settings.n_threads_batch = torch.get_num_threads()
+    if precision == "float32":
+        settings.type_k = settings.type_v = engine.GGML_TYPE_F32
+        settings.flash_attn_type = engine.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    context = engine.llama_init_from_model(model, settings)
+    sampler = engine.llama_sampler_init_greedy()
+
+    def write() -> list[int]:
+        engine.llama_memory_clear(engine.llama_get_memory(context), False)
+        found: list[int] = []
+        new = PROMPT
+        while len(found) < tokens:
+            given = (engine.llama_token * len(new))(*new)
+            if engine.llama_decode(context, engine.llama_batch_get_one(given, len(new))):
+                raise RuntimeError("llama_decode")
+            found.append(engine.llama_sampler_sample(sampler, context, -1))
+            new = found[-1:]
+        return found
+
+    write.keeps = quiet  # type: ignore[attr-defined]  # as long as it may be called
+    return write
+
+
 ENGINES: dict[str, Callable[[Path, Path, str, int], Callable[[], list[int]]]] = {
     "igla": igla,
     "igla-onnx": igla_onnx,
+    "igla-llamacpp": igla_llamacpp,
     "transformers": transformers,
     "onnxruntime": onnxruntime,
     "genai": genai,
     "ctranslate2": ctranslate2,
+    "llamacpp": llamacpp,
 }
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from torch import Tensor
 from igla.errors import UserError
 from igla.infer.backend import Backend, Rows
 from igla.infer.cache import OutOfBlocks
+from igla.infer.gguf_export import export_gguf
+from igla.infer.llamacpp_backend import LlamaCppBackend
 from igla.infer.onnx_backend import OnnxBackend
 from igla.infer.simulated import SimulatedBackend
 from igla.infer.torch_backend import TorchBackend
@@ -51,8 +54,14 @@ MAKERS: dict[str, Callable[[Callable[..., Decoder]], Backend]] = {
 ROUNDING, ROUNDING_BF16 = 2e-5, 0.25
 
 
-@pytest.fixture(params=[*MAKERS, "onnx"])
-def backend(request: pytest.FixtureRequest, decoder: Callable[..., Decoder]) -> Backend:
+@pytest.fixture(params=[*MAKERS, "onnx", "llamacpp"])
+def backend(
+    request: pytest.FixtureRequest, decoder: Callable[..., Decoder], tmp_path: Path
+) -> Backend:
+    if request.param == "llamacpp":
+        pytest.importorskip("llama_cpp", reason="igla[llamacpp] is not installed")
+        file = export_gguf(decoder(), tmp_path)
+        return LlamaCppBackend(file, max_positions=512, cache_tokens=128)
     if request.param == "onnx":
         _, file = request.getfixturevalue("exported")("llama")
         return OnnxBackend(file, max_positions=512, cache_tokens=128)
@@ -62,7 +71,7 @@ def backend(request: pytest.FixtureRequest, decoder: Callable[..., Decoder]) -> 
 @pytest.fixture
 def close(request: pytest.FixtureRequest) -> Callable[[Tensor, Tensor], None]:
     name = request.node.callspec.params["backend"]
-    rounds = "code" in name or name == "onnx" or native.native().library is None
+    rounds = "code" in name or name in ("onnx", "llamacpp") or native.native().library is None
     rounding = ROUNDING_BF16 if name.endswith("bf16") else ROUNDING
     tolerance = rounding if rounds else 0.0
 

@@ -104,9 +104,10 @@ def test_a_window_of_one_writes_one_token_in_a_forward(
     [
         (["--window", "2"], "has not learned to fill masks"),
         (["--engine", "onnx", "--precision", "int8"], "int8 is torch's"),
-        (["--engine", "abacus"], "There is no engine 'abacus'; there are torch, onnx."),
+        (["--engine", "abacus"], "There is no engine 'abacus'; there are torch, onnx, llamacpp."),
         (["--precision", "int2"], "There is no precision 'int2'"),
         (["--engine", "onnx"], "igla export MODEL --format onnx makes it"),
+        (["--engine", "llamacpp", "--precision", "int8"], "int8 is torch's"),
         (["--max-tokens", "512"], "the model knows 512 positions"),
         (["--temperature", "-1"], "temperature is -1"),
         (["--regex", "(", "--max-tokens", "5"], "The regular expression cannot be followed"),

@@ -105,7 +105,7 @@ def test_onnx_runtime_genai_opens_the_folder_and_writes_the_same(
     decoder_folder: Path, tmp_path: Path
 ) -> None:
     genai = pytest.importorskip("onnxruntime_genai", reason="onnxruntime-genai is not installed")
-    export(str(decoder_folder), "onnx", tmp_path)
+    export(str(decoder_folder), "onnx", "float32", tmp_path)
     model = genai.Model(str(tmp_path))
     ids = genai.Tokenizer(model).encode("the quick").tolist()
     generator = Generator.load(decoder_folder)
@@ -122,6 +122,16 @@ def test_onnx_runtime_genai_opens_the_folder_and_writes_the_same(
     assert found == expected[: ends[0] + 1 if ends else None]
 
 
-def test_a_format_that_is_not_there_is_said(decoder_folder: Path) -> None:
-    with pytest.raises(UserError, match="There is no format 'tflite'; there is onnx"):
-        export(str(decoder_folder), "tflite", None)
+@pytest.mark.parametrize(
+    ("kind", "precision", "reason"),
+    [
+        ("tflite", "float32", "There is no format 'tflite'; there are onnx, gguf"),
+        ("gguf", "int2", "There is no precision 'int2'; there are float32, bf16, int8, int4"),
+        ("onnx", "int8", "ONNX graphs are of float32; int8 is for GGUF"),
+    ],
+)
+def test_a_format_that_is_not_there_is_said(
+    kind: str, precision: str, reason: str, decoder_folder: Path
+) -> None:
+    with pytest.raises(UserError, match=reason):
+        export(str(decoder_folder), kind, precision, None)

@@ -11,7 +11,7 @@ app.add_typer(bench, name="bench")
 
 Model = Annotated[str, typer.Argument(help="Run folder or model folder of a decoder.")]
 Precision = Annotated[str, typer.Option(help="Of the weights: float32, bf16, int8 or int4.")]
-EngineName = Annotated[str, typer.Option("--engine", help="torch or onnx.")]
+EngineName = Annotated[str, typer.Option("--engine", help="torch, onnx or llamacpp.")]
 Provider = Annotated[str, typer.Option(help="Of the onnx engine: cpu, cuda …")]
 
 
@@ -90,18 +90,26 @@ def generate(
     run(model, prompt, wanted)
 
 
-@app.command(epilog="Example: igla export runs/first --format onnx")
+@app.command(
+    epilog="""
+    Examples:\n
+      igla export runs/first --format onnx\n
+      igla export runs/first --format gguf --precision int8
+    """
+)
 def export(
     model: Model,
-    format: Annotated[str, typer.Option("--format", help="onnx")] = "onnx",
+    format: Annotated[str, typer.Option("--format", help="onnx or gguf.")] = "onnx",
+    precision: Precision = "float32",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder; onnx/ in the model's if none.")
+        Path | None,
+        typer.Option("--output", "-o", help="Folder; one in the model's if none."),
     ] = None,
 ) -> None:
     """Write a decoder for another engine."""
     from igla.infer.exporting import export as run
 
-    run(model, format, output)
+    run(model, format, precision, output)
 
 
 @bench.command(epilog="Example: igla bench decode runs/first --precision int8")

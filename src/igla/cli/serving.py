@@ -43,7 +43,7 @@ def serve(
     config: Config = None,
     keys: Keys = None,
     precision: Precision = None,
-    engine: Annotated[str | None, typer.Option(help="Of decoders: torch or onnx.")] = None,
+    engine: Annotated[str | None, typer.Option(help="Of decoders: torch, onnx, llamacpp.")] = None,
     window: Annotated[
         str | None,
         typer.Option(help="Of decoders that fill masks: positions decided at once; auto."),

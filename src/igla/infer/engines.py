@@ -6,22 +6,23 @@ from typing import cast
 
 from igla.errors import UserError
 from igla.infer.backend import Backend
+from igla.infer.llamacpp_backend import LlamaCppBackend
 from igla.infer.onnx_backend import OnnxBackend
 from igla.infer.torch_backend import TorchBackend
 from igla.model.decoder import Decoder
 from igla.ops.weights import PRECISIONS, Precision
 
-_BACKENDS = {one.name: one for one in (TorchBackend, OnnxBackend)}
+_BACKENDS = {one.name: one for one in (TorchBackend, OnnxBackend, LlamaCppBackend)}
 ENGINES = (*_BACKENDS,)
 # Where igla export puts what others than torch read.
-FILES = {"onnx": "onnx/model.onnx"}
+FILES = {"onnx": "onnx/model.onnx", "llamacpp": "gguf/model.gguf"}
 
 
 @dataclass(frozen=True)
 class Engine:
     """Which engine computes.
 
-    name       torch or onnx
+    name       torch, onnx or llamacpp
     precision  of the weights; others than torch compute in what their file holds
     provider   of the onnx engine
     """
@@ -46,6 +47,11 @@ class Engine:
         """What it computes in, for people."""
         return self.precision if self.name == "torch" else f"what the {self.name} file holds"
 
+    @property
+    def scratch(self) -> str:
+        """What scratch rows it can do; see Backend."""
+        return _BACKENDS[self.name].scratch
+
     def open(self, model: Decoder, folder: Path, cache_tokens: int) -> Backend:
         """It with the weights of a folder, of which `model` is the decoder.
 
@@ -56,9 +62,13 @@ class Engine:
             precision = cast(Precision, self.precision)
             return TorchBackend(model, precision=precision, cache_tokens=cache_tokens)
         file, limit = self._file(folder), model.config.max_positions
-        backend = OnnxBackend(
-            file, max_positions=limit, provider=self.provider, cache_tokens=cache_tokens
-        )
+        backend: Backend
+        if self.name == "onnx":
+            backend = OnnxBackend(
+                file, max_positions=limit, provider=self.provider, cache_tokens=cache_tokens
+            )
+        else:
+            backend = LlamaCppBackend(file, max_positions=limit, cache_tokens=cache_tokens)
         if backend.vocab_size != model.config.vocab_size:
             raise UserError(
                 f"{file} has {backend.vocab_size:,} tokens and the model of {folder} "

@@ -160,7 +160,13 @@ class Generator:
         """
         if self.masks is None or constraint is not None or sampling.adjusts:
             return Autoregressive(sampling, constraint, logprobs)
-        return Wedlm(self.masks.token_id, sampling, window=window or self.window, logprobs=logprobs)
+        return Wedlm(
+            self.masks.token_id,
+            sampling,
+            window=window or self.window,
+            islands=self.engine.scratch == "free",
+            logprobs=logprobs,
+        )
 
     def write(self, text: str, max_tokens: int) -> str:
         """What follows a text, token by token the likeliest."""

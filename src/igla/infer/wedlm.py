@@ -127,6 +127,9 @@ class Wedlm:
             text's last token predicts it, as in autoregressive decoding, and it is filled in every
             pass. With a window of 1 this is autoregressive decoding, whatever the model has learned
             of masks.
+    islands   whether tokens behind a gap are filled. Without them all rows go on from the text in
+              ascending order, which is what an engine needs that masks by position (see
+              Backend.scratch)
     logprobs  as in Autoregressive
     stats     to be counted in
     """
@@ -139,6 +142,7 @@ class Wedlm:
         window: int = 16,
         rule: DistancePenalty = DistancePenalty(),
         first: First = "causal",
+        islands: bool = True,
         logprobs: int | None = None,
         stats: WedlmStats | None = None,
     ):
@@ -148,6 +152,7 @@ class Wedlm:
         self._size = window
         self._rule = rule
         self._first = first
+        self._islands = islands
         self._logprobs = logprobs
         self._window = SlidingWindow()
         self._laid: list[int] = []  # places of the rows that were proposed last
@@ -177,6 +182,9 @@ class Wedlm:
             chosen = [0, *(1 + index for index in self._rule.under(others, places[1:]))]
         else:
             chosen = self._rule.chosen(entropy(logits_PV).tolist(), places)
+        if not self._islands:
+            # Nothing is filled, so that a place is its own index.
+            chosen = [at for at, one in enumerate(chosen) if at == one] or [0]
         if self._size > 1:  # a mask is no word
             logits_PV[:, self._mask_token_id] = -np.inf
         raw_rows = [rows[index] for index in chosen]

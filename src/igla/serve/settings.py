@@ -74,7 +74,7 @@ class Settings(Section):
         "auto",
         description="Arithmetic of the models; auto: by measurement. int4 is of decoders alone.",
     )
-    engine: str = Field("torch", description="What computes decoders: torch or onnx.")
+    engine: str = Field("torch", description="What computes decoders: torch, onnx, llamacpp.")
     window: Annotated[int | Literal["auto"] | None, BeforeValidator(_window)] = Field(
         None,
         description="Positions that a decoder which fills masks decides at once; auto: by "
