@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
 from igla.data.batch import pack
+from igla.errors import UserError
 from igla.infer.backend import Backend, Rows
 from igla.infer.decoding import Autoregressive, Decided, Decoding
 from igla.infer.generator import Generator, Masks
@@ -134,6 +135,19 @@ def test_a_mask_predicts_its_own_position(first: First) -> None:
         Scheduler(backend), [target[:4]], [Wedlm(MASK, window=7, first=first)], max_tokens=40
     )
     assert found == [target[4:44]]
+
+
+@pytest.mark.parametrize("first", ["causal", "mask"])
+def test_without_islands_all_rows_go_on_from_the_text_in_order(first: First) -> None:
+    target = target_of(60)
+    backend = SimulatedBackend(VOCAB, distribution=oracle(target, lambda place: place % 3 != 1))
+    backend.scratch = "ascending"  # others are refused
+    stats = WedlmStats()
+    decoding = Wedlm(MASK, window=7, first=first, islands=False, stats=stats)
+    assert decide(Scheduler(backend), [target[:4]], [decoding], max_tokens=40) == [target[4:44]]
+    assert stats.tokens_per_forward(40) > 1.4
+    with pytest.raises(UserError, match="only at the positions that go on"):
+        decide(Scheduler(backend), [target[:4]], [Wedlm(MASK, window=7, first=first)])
 
 
 @pytest.mark.parametrize("first", ["causal", "mask"])

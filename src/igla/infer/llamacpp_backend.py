@@ -68,7 +68,8 @@ class LlamaCppBackend:
         self._stats = BackendStats()
         described = ctypes.create_string_buffer(128)
         self._library.llama_model_desc(self._model, described, 128)
-        self.said = f"llama.cpp, {described.value.decode()}"
+        # It tells sizes of known models alone; of others it writes a question mark.
+        self.said = f"llama.cpp, {described.value.decode().replace(' ?B', '')}"
 
     def forward(
         self, tokens: np.ndarray, positions: np.ndarray, sequences: Sequence[Rows]
