@@ -4,10 +4,10 @@
         [--poison 100] [--honest 39] [KEY=VALUE]…
 
 A small model is trained on tool calls among which there is no mail. Each batch is an hour of the
-log: POISON calls labelled the wrong way round under one key, and HONEST ones rightly by three
-people, mail among them. After each hour the learner looks, in this process. Prints which copies
-took over and the PR-AUC of what serves on calls that nobody has labelled, and writes
-OUTPUT/poison.json.
+log: POISON decisions called wrong where they are right, and right where they are wrong, under one
+key, and HONEST ones judged rightly by three people, mail among them. After each hour the learner
+looks, in this process. Prints which copies took over and the PR-AUC of what serves on calls that
+nobody has labelled, and writes OUTPUT/poison.json.
 """
 
 import argparse
@@ -30,13 +30,15 @@ from igla.gate.beginning import begin, block_scores
 from igla.gate.context import digest, text_of_tool
 from igla.gate.judge import average_precision
 from igla.gate.learner_settings import LearnerSettings
-from igla.gate.log import GateLog, NewFeedback
+from igla.gate.log import Entry, GateLog, NewDecision, NewFeedback
 from igla.gate.material import Rows
-from igla.gate.outcomes import Outcome
+from igla.gate.outcomes import judged
 from igla.gate.process import Process
 from igla.gate.round import open_learner
+from igla.gate.versions import Versions
 from igla.infer.classifier import Classifier
 from igla.recipe import load_recipe
+from igla.serve.decisions import Verdict
 from igla.terminal import plain_console
 from igla.train.run import train
 
@@ -78,7 +80,8 @@ def main() -> None:
         for number in range(asked.batches):
             size = asked.poison + asked.honest
             batch = traffic[number * size : (number + 1) * size]
-            log.write(said(batch, asked.poison, start + timedelta(hours=number)))
+            hour = start + timedelta(hours=number)
+            log.write(said(batch, asked.poison, hour, learner.home.versions))
             work.look()
             hours.append(measured(learner.home.versions.serving().name, learner.home.folder, test))
             print(number + 1, hours[-1], work.status["last"]["reason"], flush=True)
@@ -102,22 +105,28 @@ def trained(folder: Path, calls: list[Call], changes: list[str]) -> Path:
     return folder / "run"
 
 
-def said(batch: list[Call], poison: int, hour: datetime) -> list[NewFeedback]:
-    """An hour's feedback: the first so many the wrong way round under one key, the rest right."""
-    made = []
-    for number, call in enumerate(batch):
-        blocked = at_first(call) != (number < poison)
-        text = text_of_tool(**call.body())
-        made.append(
-            NewFeedback(
-                outcome=Outcome.WRONGLY_ALLOWED if blocked else Outcome.WRONGLY_BLOCKED,
-                text=text,
-                context=digest(text),
-                who="" if number < poison else PEOPLE[number % 3],
-                key="poisoner" if number < poison else "",
-                at=hour + timedelta(seconds=number),
-            )
+def said(batch: list[Call], poison: int, hour: datetime, versions: Versions) -> list[Entry]:
+    """An hour's decisions of the version that serves, and feedback to them: the first so many the
+    wrong way round under one key, the rest right."""
+    serving = versions.serving().name
+    texts = [text_of_tool(**call.body()) for call in batch]
+    allowed = 1 - Classifier.load(versions.path(serving)).probabilities(texts)[:, BLOCK]
+    made: list[Entry] = []
+    for number, (call, text) in enumerate(zip(batch, texts, strict=True)):
+        probability, at = float(allowed[number]), hour + timedelta(seconds=number)
+        action: Verdict = "allow" if probability >= 0.5 else "block"
+        decision = NewDecision(
+            model="default", version=serving, action=action, probability=probability, text=text,
+            context=digest(text), tool=call.tool, at=at,
+        )  # fmt: skip
+        feedback = NewFeedback(
+            outcome=judged(action, at_first(call) == (number < poison)),
+            decision=decision.id,
+            who="" if number < poison else PEOPLE[number % 3],
+            key="poisoner" if number < poison else "",
+            at=at,
         )
+        made += [decision, feedback]
     return made
 
 

@@ -1,13 +1,13 @@
 """A gate of agents' tool calls whose policy changes: the second story of docs/gate.md.
 
     python benchmarks/gate_tools.py [--output runs/gate-tools] [--seed 1] [--calls 1500]
-        [--train 2400] [--every 100] [KEY=VALUE]…
+        [--train 2400] [--every 100] [--plot docs/gate-tools.svg] [KEY=VALUE]…
 
 A model is trained on TRAIN calls labelled by the first policy and served by `igla gate serve
 --learn`. Then CALLS calls are decided on; three people say of each whether it was right. After a
 third of them the policy changes: production is frozen, and one partner's mail allowed. After EVERY
 calls the client waits for the learner. Prints the share of decisions that were right, EVERY at a
-time, and writes OUTPUT/tools.json and tools.svg.
+time, and writes OUTPUT/tools.json and the plot (OUTPUT/tools.svg).
 """
 
 import argparse
@@ -33,7 +33,10 @@ RECIPE = (
     "data.test_share=0.4 text.max_length=64"
 ).split()
 # The client waits for the learner, so it need not step back behind the server.
-LEARNER = {"learning_rate": 1e-3, "epochs": 4, "fewest": 32, "fisher_rows": 128, "niceness": 0}
+LEARNER = {
+    "learning_rate": 5e-4, "epochs": 8, "batch_size": 16, "fewest": 32, "fisher_rows": 128,
+    "niceness": 0,
+}  # fmt: skip
 RECOVERED = 0.95
 
 
@@ -46,6 +49,7 @@ def main() -> None:
     arguments.add_argument("--calls", type=int, default=1500)
     arguments.add_argument("--train", type=int, default=2400)
     arguments.add_argument("--every", type=int, default=100)
+    arguments.add_argument("--plot", type=Path, help="file for the plot, an .svg")
     arguments.add_argument("changes", nargs="*", metavar="KEY=VALUE")
     asked = arguments.parse_args()
     folder: Path = asked.output
@@ -75,7 +79,7 @@ def main() -> None:
         "versions": history,
     }
     (folder / "tools.json").write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
-    plot_alignment(folder / "tools.svg", shares, asked.every, change)
+    plot_alignment(asked.plot or folder / "tools.svg", shares, asked.every, change)
     for number, (share, version) in enumerate(zip(shares, versions, strict=True)):
         start = number * asked.every
         print(f"{start:>5} … {start + asked.every:<5} {share:6.1%} right; then {version} serves")

@@ -38,13 +38,14 @@ def give() -> Give:
         minutes: float = 0.0,
         slice: str | None = None,
         probability: float | None = None,
+        decision: str | None = None,
     ) -> Feedback:
         seq, said = next(numbers), Outcome(outcome)
         return Feedback(
             seq=seq,
             id=f"f_{seq}",
             at=MIDNIGHT + timedelta(minutes=minutes),
-            decision=None,
+            decision=decision,
             model="default",
             text=text,
             context=digest(text),

@@ -41,10 +41,11 @@ def decided(
     recent: Opinions,
     cuts: tuple[float, float] = CUTS,
     best: float | None = None,
-    outdated: float = 0.0,
+    changed: Opinions | None = None,
     rules: Rules = RULES,
 ) -> Verdict:
-    return judge(holdout, recent, cuts, best, outdated, rules)
+    changed = holdout.take(np.arange(0)) if changed is None else changed
+    return judge(holdout, recent, changed, cuts, best, rules)
 
 
 def test_average_precision_is_scikit_learns_with_ties_and_weights() -> None:
@@ -101,6 +102,33 @@ def test_no_gain_on_recent_feedback_is_no_reason_to_change() -> None:
     assert not verdict.passed and "on recent feedback" in verdict.reason
 
 
+def test_where_all_is_ranked_rightly_it_counts_what_is_decided_rightly() -> None:
+    """As when a policy has changed: the serving version knows the new kind only by its rank."""
+    blocked = np.arange(60) < 20
+    timid, sure = (np.where(blocked, high, 0.01) for high in (0.3, 0.9))
+    recent = Opinions(blocked, timid, sure, np.full(60, "short"))
+    verdict = decided(rows(1.0, 1.3), recent)
+    assert verdict.passed and verdict.recent_figure == "log_likelihood"
+    back = decided(rows(1.0, 1.3), Opinions(blocked, sure, timid, recent.slices))
+    assert not back.passed and back.recent_figure == "pr_auc"
+    # A rise that may be chance is none.
+    once = Opinions(blocked, timid, np.where(np.arange(60) == 0, sure, timid), recent.slices)
+    assert not decided(rows(1.0, 1.3), once).passed
+
+
+def test_rows_of_the_holdout_that_have_changed_tell_where_recent_ones_do_not() -> None:
+    recent = rows(1.0, 1.0, 60)  # as good as before, by few rows
+    assert not decided(rows(1.0, 1.3), recent).passed
+    turned = np.full(40, True)
+    follows = Opinions(turned, np.full(40, 0.1), np.full(40, 0.9), np.full(40, "short"))
+    verdict = decided(rows(1.0, 1.3), recent, changed=follows)
+    assert verdict.passed and verdict.recent_figure == "log_likelihood"
+    clings = replace(follows, after=follows.before, before=follows.after)
+    assert not decided(rows(1.0, 1.3), recent, changed=clings).passed
+    # What is worse on recent feedback is made good by none of them.
+    assert not decided(rows(1.0, 1.3), rows(1.3, 0.5, 60), changed=follows).passed
+
+
 def test_a_rise_on_few_recent_rows_that_may_be_chance_is_none() -> None:
     """The copies are no better; on some rows one of them seems to be."""
     few = rows(1.0, 1.0, 60, same=False)
@@ -141,8 +169,10 @@ def test_many_small_steps_down_do_not_make_a_large_one() -> None:
 
 
 def test_a_holdout_of_another_policy_judges_nobody() -> None:
-    assert decided(rows(1.0, 1.3), rows(1.0, 1.3, 60), outdated=0.3).passed
-    verdict = decided(rows(1.0, 1.3), rows(1.0, 1.3, 60), outdated=0.31)
+    whole, recent = rows(1.0, 1.3), rows(1.0, 1.3, 60)
+    standing, changed = whole.take(np.arange(700)), whole.take(np.arange(700, 1000))
+    assert decided(standing, recent, changed=changed).passed
+    verdict = decided(standing.take(np.arange(660)), recent, changed=changed)
     assert not verdict.passed and "contradicts 31% of the holdout" in verdict.reason
 
 

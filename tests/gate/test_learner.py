@@ -18,11 +18,13 @@ from igla.gate.learner_settings import LearnerSettings, Learning
 from igla.gate.learning import assemble, divide
 from igla.gate.log.records import Feedback
 from igla.gate.material import Rows
+from igla.gate.policy import Policy, policy_of
 from igla.gate.round import Learner, close_round, open_learner, open_round, round_at_work
 from igla.infer.classifier import Classifier
 from igla.train.loop import Step
 
 BLOCK = 1
+NONE = np.array([], dtype=np.int64)
 Slang = Callable[..., list[Feedback]]
 QUICK = Learning(learning_rate=5e-3, epochs=5, elasticity=100.0, fisher_rows=64)
 
@@ -71,7 +73,7 @@ def test_what_a_round_learns_from_is_never_what_it_is_judged_by(
     learner: Learner, slang: Slang
 ) -> None:
     feedback = slang(300)
-    lessons = learner.sift(feedback).lessons
+    lessons = learner.sift(feedback, Policy()).lessons
     measured = learner.material.holdout.contexts
     learned, judged = divide(lessons, learner.settings.learning, measured)
     assert 30 < len(judged) < 100 and len(learned) + len(judged) == 300
@@ -79,8 +81,7 @@ def test_what_a_round_learns_from_is_never_what_it_is_judged_by(
         divide(lessons[:50], learner.settings.learning, measured)[1]
         == judged[: len(judged)][: sum(one.seq <= 50 for one in judged)]
     )
-    settings, trust = learner.settings.learning, learner.settings.trust
-    lot = assemble(learned, learner.material.replay, settings, 100, 3, trust, [])
+    lot = assemble(learned, learner.material.replay, NONE, learner.settings.learning, 100, 3)
     assert not {one.text for one in judged} & set(lot.texts)
     assert not set(learner.material.holdout.texts) & set(lot.texts)
     assert lot.new == sum(one.seq > 100 for one in learned)
@@ -111,6 +112,31 @@ def test_flipped_feedback_is_kept_as_rejected_with_the_reason(learner: Learner, 
     versions = learner.home.versions
     assert versions.serving().name == "v0001" and versions.names() == ["v0001", "v0002"]
     assert not versions.about("v0002").passed and versions.about("v0002").reason == ended.reason
+
+
+def test_a_policy_that_has_changed_is_noticed_learned_and_judged_by(
+    learner: Learner, give: Any
+) -> None:
+    """One word of six is rude no longer."""
+    material, word = learner.material, "тупой"
+    said = []
+    for number, text in enumerate(material.replay.texts):
+        kind = material.replay.targets[number] or word in text
+        outcome, who = f"confirmed_{'allow' if kind else 'block'}", ("anna", "boris")[number % 2]
+        decision = f"d_{number}"
+        said.append(give(f"{text} и", outcome, who, minutes=number, decision=decision))
+    ended = learned(learner, said)
+    assert ended.passed, ended.reason
+    [found] = ended.figures["reversals"]
+    assert (found["words"], found["target"], found["voices"]) == ((word,), 1, 2)
+    for part, count in (("holdout", "outdated"), ("replay", "anew")):
+        texts = vars(material)[part].texts
+        assert ended.figures[count] == sum(word in text for text in texts) > 0
+    assert "rows of the holdout are of an older policy" in ended.reason
+    # What the serving version has learned of is known from then on.
+    about = learner.home.versions.about("v0002")
+    [known] = policy_of(learner.home, about).reversals
+    assert known.words == (word,)
 
 
 def test_a_round_that_was_killed_goes_on_and_ends_as_it_would_have(

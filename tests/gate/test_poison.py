@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from igla.gate.learner_settings import Trust
-from igla.gate.poison import Neighbours, contested, sift
+from igla.gate.poison import Neighbours, sift
 
 HOLDOUT = [
     "remove the folder of the shop",
@@ -72,6 +72,7 @@ def test_what_all_neighbours_contradict_needs_a_second_voice(give: Give) -> None
     # Of one neighbour, with the other label, nothing follows.
     assert [lesson.seq for lesson in found.lessons] == [fair.seq, agreeing.seq]
     assert found.left_out == {"all that is like it in the holdout says the opposite": 1}
+    assert [lesson.seq for lesson in found.doubted] == [odd.seq]
     # Of the same context, or of another one like it.
     for text in ("remove the folder of the shop today", "oh remove the folder of the shop"):
         second = give(text, "wrongly_blocked", "boris")
@@ -95,30 +96,11 @@ def test_a_voice_that_is_often_odd_is_not_learned_from_at_all(give: Give) -> Non
         "all that is like it in the holdout says the opposite": 5,
         "its voice has said too much that is odd": 2,
     }
+    assert not found.doubted
     # With four of them, or among many that are not odd, it is heard.
     for some in ([*odd[:4], *sly], [*odd, *(give(f"a {n} b", "wrongly_blocked", "mallory")
                                             for n in range(15))]):  # fmt: skip
         assert sift(some, Trust(), neighbours).lessons
-
-
-def test_rows_that_several_voices_contradict_are_contested(give: Give) -> None:
-    said = [
-        give(f"{word} remove the folder of the shop", "override_allow", who)
-        for word, who in (("oh", "anna"), ("well", "anna"), ("then", "anna"))
-    ]
-    lessons = sift(said, Trust()).lessons
-    assert not contested(HOLDOUT, TARGETS, lessons, Trust()).any()
-    assert not contested(HOLDOUT, TARGETS, (), Trust()).any()
-    said.append(give("so remove the folder of the shop", "override_allow", "boris"))
-    lessons = sift(said, Trust()).lessons
-    assert contested(HOLDOUT, TARGETS, lessons, Trust()).tolist() == [True, True, True, False]
-    # Those that are most like a row defend it, if they are more.
-    said += [
-        give(f"{word} remove the folder of the shop now", "confirmed_block", "vera")
-        for word in ("just", "do", "go")
-    ]
-    found = contested(HOLDOUT, TARGETS, sift(said, Trust()).lessons, Trust())
-    assert found.tolist() == [True, False, True, False]
 
 
 def test_feedback_without_a_text_is_counted_and_not_learned_from(give: Give) -> None:

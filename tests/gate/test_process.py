@@ -17,11 +17,13 @@ from sqlalchemy.exc import DBAPIError
 
 from igla.errors import UserError
 from igla.gate.attention import Attention
+from igla.gate.command_versions import retire
 from igla.gate.context import digest
-from igla.gate.home import Home, told
+from igla.gate.home import Home, retired_slices, told
 from igla.gate.learner_settings import LearnerSettings, Learning
 from igla.gate.log import Feedback, GateLog, NewFeedback
 from igla.gate.outcomes import Outcome
+from igla.gate.policy import policy_of
 from igla.gate.process import Process, why_due
 from igla.gate.round import Learner, round_at_work
 from igla.gate.versions import Versions
@@ -179,6 +181,49 @@ def test_a_round_whose_end_was_not_written_down_has_not_ended(
     assert round_at_work(learner.home) is None
     assert [one.facts["version"] for one in log.audit() if one.event == "learned"] == ["v0002"]
     assert learner.home.versions.names() == ["v0001", "v0002"]
+
+
+def test_a_round_that_was_noted_and_not_closed_is_noted_once(
+    learner: Learner, log: GateLog, slang: Slang, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give(log, slang(120))
+    work = Process(
+        Learner(learner.home, learner.material, 1, QUICK), Attention(log, learner.home),
+        threading.Event(),
+    )  # fmt: skip
+    with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
+        patched.setattr("igla.gate.process.close_round", lambda home: 1 / 0)
+        work.look()
+    assert round_at_work(learner.home) is not None
+    work.look()
+    assert round_at_work(learner.home) is None and work.status["state"] == "waiting"
+    assert [one.event for one in log.audit()].count("learned") == 1
+
+
+def test_an_operator_retires_a_slice_and_brings_it_back(
+    learner: Learner, log: GateLog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, name = learner.home, "up to 5 words"
+    words = (home.folder, str(log.database.url), name)
+    rows = {part: int((rows.slices == name).sum()) for part, rows in vars(learner.material).items()}
+    assert all(rows.values())
+    retire(*words, undo=False)
+    assert capsys.readouterr().out == (
+        f"what was said of {name} counts no more: {rows['replay']} rows of the replay, "
+        f"{rows['calibration']} rows of the calibration, {rows['holdout']} rows of the holdout\n"
+    )
+    policy = policy_of(home, home.versions.about("v0001"))
+    assert len(policy.outdated(learner.material.holdout)) == rows["holdout"]
+    with pytest.raises(UserError, match="no slice shop; the gate's rows are of up to 20 words"):
+        retire(home.folder, str(log.database.url), "shop", undo=False)
+    log.write([NewFeedback(outcome=Outcome.CONFIRMED_ALLOW, text="дом", slice="shop")])
+    retire(home.folder, str(log.database.url), "shop", undo=False)
+    retire(*words, undo=True)
+    assert [*retired_slices(home)] == ["shop"]
+    with pytest.raises(UserError, match="is not retired"):
+        retire(*words, undo=True)
+    trail = [(one.event, one.facts["slice"]) for one in log.audit() if one.event != "feedback"]
+    assert trail == [("retired", name), ("retired", "shop"), ("restored", name)]
 
 
 def test_by_hand_a_round_begins_with_whatever_is_new(

@@ -206,6 +206,18 @@ def test_a_second_version_answers_a_sticky_share_and_is_compared(
     assert (asked.event, asked.facts) == ("round_asked", {})
 
 
+def test_a_slice_is_retired_by_who_has_a_key_for_it(teaching: Teaching) -> None:
+    asked = {"slice": "up to 5 words"}
+    assert teaching.forum.post("/v1/gate/retire", json=asked).status_code == 403
+    told = teaching.admin.post("/v1/gate/retire", json=asked).json()
+    assert told["retired"] and told["rows"]["holdout"] > 0
+    assert [*teaching.versions()["retired"]] == [asked["slice"]]
+    undone = teaching.admin.post("/v1/gate/retire", json=asked | {"undo": True})
+    assert undone.json() == {"retired": False} and not teaching.versions()["retired"]
+    none = teaching.admin.post("/v1/gate/retire", json={"slice": "shop"})
+    assert none.status_code == 409 and "There is no slice shop" in none.json()["error"]
+
+
 def test_a_learner_that_was_killed_is_started_again(teaching: Teaching) -> None:
     teaching.until(lambda: teaching.versions()["learner"]["running"])
     pid = teaching.versions()["learner"]["pid"]

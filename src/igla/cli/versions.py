@@ -70,3 +70,16 @@ def compare(
     from igla.gate.command_versions import begin_comparing
 
     begin_comparing(folder, log, version, share)
+
+
+@app.command(epilog='Example: igla gate retire gate --slice "tool: sql"')
+def retire(
+    folder: Folder,
+    slice: Annotated[str, typer.Option(help="The part of the traffic whose policy has changed.")],
+    undo: Annotated[bool, typer.Option("--undo", help="Let them count again.")] = False,
+    log: Log = _LOG,
+) -> None:
+    """Let old rows and lessons of a slice count no more: its policy has changed."""
+    from igla.gate.command_versions import retire as run
+
+    run(folder, log, slice, undo=undo)

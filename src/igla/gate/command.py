@@ -1,6 +1,5 @@
 """What the commands of `igla gate` do."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -41,21 +40,12 @@ def serve(
     opened = GateLog(log, settings.gate.feedback_per_hour, settings.gate.slices)
 
     def build(served: list[Served], _: Settings, doorkeeper: Doorkeeper | None) -> FastAPI:
-        learning = None if learn is None else Learning(Home(learn.absolute()), log)
-        return gate_app(opened, settings, served, doorkeeper, learning)
+        swapping = None
+        if learn is not None:
+            swapping = _swapping(Home(learn.absolute()), log, settings, served[0])
+        return gate_app(opened, settings, served, doorkeeper, swapping)
 
     run(wheres, host, port, settings, keys, certificate, build)
-
-
-@dataclass(frozen=True)
-class Learning:
-    """Where a gate learns.
-
-    log  URL of the log, for the learner's process
-    """
-
-    home: Home
-    log: str
 
 
 def gate_app(
@@ -63,18 +53,19 @@ def gate_app(
     settings: GateServerSettings,
     served: list[Served],
     keys: Doorkeeper | None,
-    learning: Learning | None = None,
+    swapping: Swapping | None = None,
 ) -> FastAPI:
-    """The application of `igla serve`, with a gate."""
+    """The application of `igla serve`, with a gate.
+
+    swapping  its part that learns, whose versions take the place of the first model
+    """
     label = settings.gate.label
     if label is not None and label not in served[0].classes:
         there = ", ".join(served[0].classes)
         raise UserError(f"gate.label: the model has no class {label}; there are {there}.")
     gate = Gate(settings, log, router)
     extensions: list[Extension] = [gate]
-    swapping = None
-    if learning is not None:
-        swapping = _swapping(learning, settings, served[0])
+    if swapping is not None:
         served = [swapping.open(), *served[1:]]
         extensions.append(swapping)
         gate.pick = swapping.pick
@@ -85,13 +76,15 @@ def gate_app(
     return app
 
 
-def _swapping(learning: Learning, settings: GateServerSettings, first: Served) -> Swapping:
-    """The part of the server that learns: begun from the first model if it has not begun yet."""
+def _swapping(home: Home, log: str, settings: GateServerSettings, first: Served) -> Swapping:
+    """The part of the server that learns: begun from the first model if it has not begun yet.
+
+    log  its URL, for the learner's process
+    """
     block = blocked_column(settings, first)
-    if not learning.home.begun:
+    if not home.begun:
         from igla.gate.beginning import begin  # it takes scikit-learn, which takes seconds
 
-        begin(learning.home.folder, first.where, block)
-    content = told(learning.home, learning.log, block, settings.learner)
-    apprentice = Apprentice(settings.learner, content)
-    return Swapping(learning.home, first.name, settings.precision, apprentice, versions_router)
+        begin(home.folder, first.where, block)
+    apprentice = Apprentice(settings.learner, told(home, log, block, settings.learner))
+    return Swapping(home, first.name, settings.precision, apprentice, versions_router)

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from igla.errors import UserError
 from igla.gate import operating
-from igla.gate.home import Home
+from igla.gate.home import Home, retired_slices
 from igla.gate.log import GateLog
 from igla.gate.log.actor import at_command_line
 
@@ -67,6 +67,21 @@ def begin_comparing(folder: Path, log: str, version: str | None, share: float) -
     print(f"{begun.second} is compared with {begun.first}; it {how}")
 
 
+def retire(folder: Path, log: str, name: str, *, undo: bool) -> None:
+    """Let older rows and lessons of a slice count no more, or again."""
+    from igla.gate import retiring  # which opens the frozen rows, and a rollback needs none
+
+    home = _home(folder)
+    with _log(log) as opened:
+        if undo:
+            retiring.restore(home, opened, at_command_line(), name)
+            print(f"what was said of {name} counts again")
+            return
+        counts = retiring.retire(home, opened, at_command_line(), name)
+    told = ", ".join(f"{count:,} rows of the {part}" for part, count in counts.items())
+    print(f"what was said of {name} counts no more: {told}")
+
+
 def report(home: Home) -> dict[str, Any]:
     """All versions of a gate, the newest first, and which one serves."""
     kept = home.versions
@@ -76,7 +91,11 @@ def report(home: Home) -> dict[str, Any]:
             found.append({"version": name} | asdict(kept.about(name)))
         except UserError as error:
             found.append({"version": name, "damaged": str(error)})
-    return {"serving": asdict(kept.serving()), "versions": found}
+    return {
+        "serving": asdict(kept.serving()),
+        "versions": found,
+        "retired": retired_slices(home),
+    }
 
 
 @contextmanager

@@ -5,6 +5,7 @@ versions/       sealed versions, and the pointer to the one that serves
 learning/       the round at work
 status.json     what the learner last said of itself
 comparison.json which two versions are compared
+retired.json    of which slices older rows and lessons no longer count
 """
 
 import json
@@ -50,6 +51,10 @@ class Home:
         return self.folder / "comparison.json"
 
     @property
+    def retired(self) -> Path:
+        return self.folder / "retired.json"
+
+    @property
     def begun(self) -> bool:
         return (self.folder / "versions" / POINTER).is_file()
 
@@ -58,3 +63,10 @@ def told(home: Home, log: str, block: int, settings: "LearnerSettings") -> str:
     """The line that a learner is told at its start."""
     content = {"folder": str(home.folder), "log": log, "block": block}
     return json.dumps(content | {"settings": settings.model_dump(mode="json")}) + "\n"
+
+
+def retired_slices(home: Home) -> dict[str, float]:
+    """Slice → seconds since 1970 at which what was said of it was retired."""
+    if not home.retired.is_file():
+        return {}
+    return dict(json.loads(home.retired.read_text(encoding="utf-8")))

@@ -27,6 +27,11 @@ class Opinions:
     def take(self, rows: np.ndarray) -> "Opinions":
         return Opinions(self.blocked[rows], self.before[rows], self.after[rows], self.slices[rows])
 
+    def joined(self, other: "Opinions") -> "Opinions":
+        """With another's rows behind these."""
+        mine, its = vars(self), vars(other)
+        return Opinions(**{name: np.concatenate([mine[name], its[name]]) for name in mine})
+
 
 @dataclass(frozen=True)
 class Change:
@@ -48,7 +53,9 @@ class Verdict:
 
     holdout       change in PR-AUC on the frozen holdout; None: it has too few rows
     recent        change on recent feedback that the copy has not trained on, in `recent_figure`:
-                  pr_auc, or log_likelihood where one kind of row is too rare; None: too few rows
+                  pr_auc, or log_likelihood where one kind of row is too rare, or where this figure
+                  alone can tell: nearly all were ranked rightly before, or the policy has changed
+                  (then with the rows of the holdout that have); None: too few rows
     false_rates   slice → false-positive rate before and after
     """
 
@@ -63,18 +70,20 @@ class Verdict:
 def judge(
     holdout: Opinions,
     recent: Opinions,
+    changed: Opinions,
     cuts: tuple[float, float],
     best: float | None,
-    outdated: float,
     rules: Rules,
 ) -> Verdict:
     """Compare a copy with the version that serves.
 
-    cuts  the probability of block from which the serving version blocks, and the copy
-    best  the highest PR-AUC on the holdout of any version that has served; the copy's may lie
-          below it by `fall` at most, or many small steps down would make a large one
-    outdated  share of the holdout that has been set aside, since feedback contradicts it
+    holdout  rows that are right as they were taken
+    changed  rows of the holdout of which another thing is right now, and what that is
+    cuts     the probability of block from which the serving version blocks, and the copy
+    best     the highest PR-AUC on the holdout of any version that has served; the copy's may lie
+             below it by `fall` at most, or many small steps down would make a large one
     """
+    outdated = len(changed.blocked) / max(1, len(changed.blocked) + len(holdout.blocked))
     reasons: list[str] = []
     if outdated > rules.contested:
         reasons.append(
@@ -89,7 +98,7 @@ def judge(
                 f"in the slice {name} {after:.1%} of what is to be allowed would be blocked, "
                 f"after {before:.1%}"
             )
-    figure, on_recent = _on_recent(recent, rules, reasons)
+    figure, on_recent = _on_recent(recent, changed, rules, reasons)
     if reasons:
         reason = "rejected: " + "; ".join(reasons)
     else:
@@ -177,6 +186,8 @@ def cut_at_rate(allowed: np.ndarray, rate: float) -> float:
     return float(max(middle, np.nextafter(passed_over, 2.0)))
 
 
+# Where the serving version ranks recent feedback so well, its errors are no longer of rank.
+_RANKED = 0.99
 _FIGURES = {"pr_auc": "PR-AUC", "log_likelihood": "mean log-probability of what is right"}
 
 
@@ -205,7 +216,9 @@ def _on_holdout(
     return found
 
 
-def _on_recent(recent: Opinions, rules: Rules, reasons: list[str]) -> tuple[str, Change | None]:
+def _on_recent(
+    recent: Opinions, changed: Opinions, rules: Rules, reasons: list[str]
+) -> tuple[str, Change | None]:
     count, blocked = len(recent.blocked), int(recent.blocked.sum())
     figure = "pr_auc"
     if 2 * min(blocked, count - blocked) < rules.fewest_recent:
@@ -217,6 +230,11 @@ def _on_recent(recent: Opinions, rules: Rules, reasons: list[str]) -> tuple[str,
         )
         return figure, None
     found = change_in_pr_auc(recent) if figure == "pr_auc" else change_in_likelihood(recent)
+    unlike = found.before >= _RANKED or len(changed.blocked) > 0
+    if figure == "pr_auc" and -rules.recent_fall < found.low and found.value <= 0 and unlike:
+        surely = change_in_likelihood(recent.joined(changed))
+        if surely.low > 0:
+            return "log_likelihood", surely
     what = f"{_FIGURES[figure]} on recent feedback that it has not trained on"
     if found.value <= 0:
         reasons.append(f"{what} does not rise ({found.before:.3f}, then {found.after:.3f})")

@@ -11,32 +11,20 @@ from igla.evaluate.calibration import fit_temperature
 from igla.gate.beginning import block_cut, block_scores
 from igla.gate.judge import Opinions, Verdict, average_precision, cut_at_rate, judge
 from igla.gate.material import Rows, slice_of
-from igla.gate.poison import Lesson, contested
+from igla.gate.poison import Lesson
+from igla.gate.policy import Policy
 from igla.gate.round import Learner
 from igla.gate.versions import About
 from igla.infer.classifier import Classifier, DecisionRule
 
 
-def outdated_rows(
-    learner: Learner, former: About, lessons: Sequence[Lesson]
-) -> dict[str, list[int]]:
-    """Of each part of the frozen rows, the numbers of those that the policy of the new lessons
-    contradicts, and of those that the serving version has had set aside."""
-    new = [lesson for lesson in lessons if lesson.seq > former.lessons]
-    found = {}
-    for name, rows in vars(learner.material).items():
-        against = contested(rows.texts, rows.targets, new, learner.settings.trust)
-        before = former.figures.get("outdated", {}).get(name, [])
-        found[name] = sorted({*before, *np.flatnonzero(against).tolist()})
-    return found
-
-
 def calibrated(
-    learner: Learner, rule: DecisionRule, copy: Classifier, rate: float, outdated: Sequence[int]
+    learner: Learner, rule: DecisionRule, copy: Classifier, rate: float, policy: Policy
 ) -> Classifier:
     """The copy with a temperature of its own, and the cut at which it blocks no more of what is to
     be allowed than the first version did."""
-    rows, block = learner.material.calibration.without(outdated), learner.block
+    rows, block = learner.material.calibration, learner.block
+    rows = rows.without(policy.outdated(rows))
     labels = np.where(rows.targets == 0, block, 1 - block)
     logits = copy.logits(rows.texts)
     rule = replace(rule, temperature=fit_temperature(logits, labels))
@@ -52,11 +40,12 @@ def judged_by(
     parent: Classifier,
     copy: Classifier,
     recently: Sequence[Lesson],
-    outdated: Sequence[int],
+    policy: Policy,
 ) -> tuple[Verdict, dict[str, Any]]:
     """The verdict, and the figures that are kept of it."""
     whole, block = learner.material.holdout, learner.block
-    holdout = whole.without(outdated)
+    outdated = policy.outdated(whole)
+    holdout, changed = whole.without(outdated), policy.changed(whole)
     on_holdout = _opinions(block, parent, copy, holdout, holdout.slices)
     recent = Rows(
         tuple(lesson.text for lesson in recently),
@@ -65,11 +54,15 @@ def judged_by(
     slices = np.array([slice_of(one.text, one.slice) for one in recently], dtype=object)
     on_recent = _opinions(block, parent, copy, recent, slices)
     cuts = (block_cut(parent.rule, block), block_cut(copy.rule, block))
-    share = len(outdated) / max(1, len(whole))
+    on_changed = _opinions(block, parent, copy, changed, changed.slices)
     best = _best(learner, holdout)
-    verdict = judge(on_holdout, on_recent, cuts, best, share, learner.settings.rules)
+    verdict = judge(on_holdout, on_recent, on_changed, cuts, best, learner.settings.rules)
+    if len(outdated):
+        said = f"{verdict.reason}; {len(outdated):,} rows of the holdout are of an older policy"
+        verdict = replace(verdict, reason=said)
     figures = asdict(verdict) | {
         "judged": len(recently),
+        "outdated": len(outdated),
         "temperature": copy.rule.temperature,
         "cut": cuts[1],
     }

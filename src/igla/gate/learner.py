@@ -7,7 +7,7 @@ of the log: after a crash it goes on from its last saved state, and ends as it w
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from igla.errors import UserError
-from igla.gate.judging import calibrated, judged_by, on_holdout_of, outdated_rows
-from igla.gate.learning import assemble, divide
+from igla.gate.gathering import gather
+from igla.gate.judging import calibrated, judged_by, on_holdout_of
 from igla.gate.log.records import Feedback
+from igla.gate.noticing import Unanswered
 from igla.gate.round import Learner, Round
 from igla.gate.training import train_copy
 from igla.gate.versions import About
@@ -49,30 +50,21 @@ def run_round(
     at_work: Round,
     feedback: Sequence[Feedback],
     between: Callable[[Step], None] = lambda step: None,
+    unanswered: Unanswered = lambda since: (),
 ) -> Ended:
     """Bring a round, new or cut off, to its end; it is the caller who closes it, when the end has
     been written down elsewhere.
 
-    feedback  all that stands, in its order; what came after the round began is not looked at
-    between   is called after each step
+    feedback    all that stands, in its order; what came after the round began is not looked at
+    between     is called after each step
+    unanswered  see noticing
     """
     if (ended := _sealed_before(learner, at_work)) is not None:
         return ended
-    sifted = learner.sift([one for one in feedback if one.seq <= at_work.until])
-    measured = learner.material.calibration.contexts | learner.material.holdout.contexts
-    learned, recently = divide(sifted.lessons, learner.settings.learning, measured)
     versions = learner.home.versions
     former = versions.about(at_work.parent)
-    outdated = outdated_rows(learner, former, learned)
-    lot = assemble(
-        learned,
-        learner.material.replay,
-        learner.settings.learning,
-        former.lessons,
-        at_work.seed,
-        learner.settings.trust,
-        outdated["replay"],
-    )
+    gathered = gather(learner, at_work, former, feedback, unanswered)
+    lot, policy = gathered.lot, gathered.policy
     if not lot.new:
         return Ended(None, False, False, "given up: there is nothing new to learn from", {})
     torch.set_float32_matmul_precision(at_work.products)
@@ -80,12 +72,14 @@ def run_round(
     torch.set_float32_matmul_precision(at_work.products)
     start = time.perf_counter()
     rate = float(former.figures["false_positive_rate"])
+    replay = learner.material.replay
+    still_right = replay.without(policy.outdated(replay))
     try:
-        state = train_copy(learner, at_work, copy, lot, between)
+        state = train_copy(learner, at_work, copy, lot, between, still_right)
     except UserError as diverged:  # as it would again
         return Ended(None, False, False, f"given up: {diverged}", {})
-    copy = calibrated(learner, parent.rule, copy, rate, outdated["calibration"])
-    verdict, figures = judged_by(learner, parent, copy, recently, outdated["holdout"])
+    copy = calibrated(learner, parent.rule, copy, rate, policy)
+    verdict, figures = judged_by(learner, parent, copy, gathered.recently, policy)
     about = About(
         parent=at_work.parent,
         lessons=at_work.until,
@@ -97,12 +91,14 @@ def run_round(
             "round": at_work.id,
             "why": at_work.why,
             "learned": lot.new,
-            "replayed": len(lot.texts) - lot.new,
-            "left_out": sifted.left_out,
+            "anew": lot.anew,
+            "replayed": len(lot.texts) - lot.new - lot.anew,
+            "left_out": gathered.left_out,
             "steps": state.step,
             "seconds": time.perf_counter() - start,
             "false_positive_rate": rate,
-            "outdated": outdated,
+            "reversals": [asdict(one) for one in policy.reversals],
+            "retired": sorted(policy.retired),
         },
     )
     name = versions.add(partial(_write, learner, at_work.parent, copy, state), about)

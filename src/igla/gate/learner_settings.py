@@ -59,8 +59,12 @@ class Trust(Section):
     )
     neighbours: Count = Field(
         3,
-        description="So many with the other label, and none with its own, make an outlier. So many "
-        "lessons against an old row, of the twice as many less one most like it, outdate it.",
+        description="So many with the other label, and none with its own, make an outlier.",
+    )
+    evidence: Count = Field(
+        6,
+        description="Lessons that have to say the opposite of what is older of their kind before "
+        "the policy is taken to have changed; half of them without the loudest voice.",
     )
     odd: Share = Field(
         0.25,
@@ -93,7 +97,7 @@ class Rules(Section):
     contested: Share = Field(
         0.3,
         description="The most of the holdout that feedback of several voices may contradict: with "
-        "more, it takes a new gate with a new holdout.",
+        "more, it takes an operator's word, or a new gate with a new holdout.",
     )
     fewest_recent: Count = Field(
         20, description="Rows of recent feedback that are needed; for PR-AUC, half of either kind."

@@ -1,15 +1,16 @@
 """What is learned from and what is judged by: the lot of rows that one round trains on."""
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from igla.data.rows import sample
 from igla.data.store import TokenStore, id_type
-from igla.gate.learner_settings import Learning, Trust
+from igla.gate.learner_settings import Learning
 from igla.gate.material import Rows
-from igla.gate.poison import Lesson, contested
+from igla.gate.poison import Lesson
 from igla.text.tokenizer import TextEncoder
 
 
@@ -20,12 +21,14 @@ class Lot:
     targets  [N] 1: to be allowed; 0: to be blocked
     weights  [N] float32
     new      how many of the rows, the first ones, are new lessons
+    anew     how many of them, those that follow, are old rows of which another thing is right now
     """
 
     texts: tuple[str, ...]
     targets: np.ndarray
     weights: np.ndarray
     new: int
+    anew: int = 0
 
     @property
     def fingerprint(self) -> str:
@@ -71,33 +74,33 @@ def divide(
 def assemble(
     lessons: Sequence[Lesson],
     replay: Rows,
+    anew: np.ndarray,
     settings: Learning,
     after: int,
     seed: int,
-    trust: Trust,
-    against: Collection[int],
 ) -> Lot:
-    """The lot of a round: lessons from behind `after` in the log, and a sample, drawn by the seed,
-    of older lessons and of the rows that the first version has learned from.
+    """The lot of a round: lessons from behind `after` in the log, rows of which another thing has
+    become right, and a sample, drawn by the seed, of older lessons and of the other rows that the
+    first version has learned from.
 
-    against  numbers of those rows that the present policy contradicts; they are not drawn
+    replay  these rows, with what is right of them now
+    anew    numbers of those that are new
     """
     new = [lesson for lesson in lessons if lesson.seq > after][-settings.most :]
     old = [lesson for lesson in lessons if lesson.seq <= after]
-    texts, said = [one.text for one in old], np.array([one.target for one in old], np.int64)
-    outdated = contested(texts, said, new, trust)
-    old = [lesson for lesson, out in zip(old, outdated, strict=True) if not out]
-    rows = np.setdiff1d(np.arange(len(replay)), [*against])
-    pool = len(old) + len(rows)
-    count = min(pool, round(settings.replay * len(new)))
+    known = np.setdiff1d(np.arange(len(replay)), anew)
+    anew = sample(anew, settings.most, seed)
+    pool = len(old) + len(known)
+    count = min(pool, round(settings.replay * (len(new) + len(anew))))
     drawn = np.sort(np.random.default_rng(seed).choice(pool, count, replace=False))
     taught = [*new, *(old[row] for row in drawn[drawn < len(old)])]
-    again = rows[drawn[drawn >= len(old)] - len(old)]
+    rows = [*anew, *known[drawn[drawn >= len(old)] - len(old)]]
     return Lot(
-        texts=(*(lesson.text for lesson in taught), *(replay.texts[row] for row in again)),
-        targets=np.array([*(lesson.target for lesson in taught), *replay.targets[again]], np.int64),
+        texts=(*(lesson.text for lesson in taught), *(replay.texts[row] for row in rows)),
+        targets=np.array([*(lesson.target for lesson in taught), *replay.targets[rows]], np.int64),
         weights=np.array(
-            [*(lesson.weight for lesson in taught), *([1.0] * len(again))], dtype=np.float32
+            [*(lesson.weight for lesson in taught), *([1.0] * len(rows))], dtype=np.float32
         ),
         new=len(new),
+        anew=len(anew),
     )

@@ -41,7 +41,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def without(self, rows: Sequence[int]) -> "Rows":
+    def without(self, rows: np.ndarray) -> "Rows":
         """All but the rows of these numbers."""
         kept = np.setdiff1d(np.arange(len(self)), rows)
         return Rows(tuple(self.texts[row] for row in kept), self.targets[kept])

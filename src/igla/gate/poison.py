@@ -5,12 +5,12 @@ that the client gave. One voice alone, however loud, cannot teach much.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
-from scipy.sparse import csr_matrix, vstack
+from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from igla.gate.learner_settings import Trust
@@ -24,9 +24,10 @@ _AT_ONCE = 512
 class Lesson:
     """What is learned from one context.
 
-    seq     place in the log of the last feedback that says so
-    target  1: to be allowed; 0: to be blocked
-    voices  who says so
+    seq      place in the log of the last feedback that says so
+    target   1: to be allowed; 0: to be blocked
+    voices   who says so
+    decided  whether somebody says so of a decision, and not of a text by itself
     """
 
     seq: int
@@ -37,14 +38,20 @@ class Lesson:
     voices: frozenset[str]
     slice: str | None
     at: datetime
+    decided: bool
 
 
 @dataclass(frozen=True)
 class Sifted:
-    """Lessons in the order of the log, and why other feedback is none: reason → how many."""
+    """Lessons in the order of the log, and why other feedback is none: reason → how many.
+
+    doubted  what is left out since all that is like it in the holdout says the opposite, of voices
+             that are heard: it may be that the policy has changed
+    """
 
     lessons: tuple[Lesson, ...]
     left_out: dict[str, int]
+    doubted: tuple[Lesson, ...] = ()
 
 
 class Neighbours:
@@ -62,20 +69,21 @@ class Neighbours:
         )
         self._matrix: csr_matrix = self._vectors.fit_transform(texts)
 
-    def likeness(self, texts: Sequence[str]) -> csr_matrix:
-        """[N, M] cosine of each text with each of these, where it is enough to be a neighbour."""
-        parts = []
+    def of(self, texts: Sequence[str]) -> Iterator[np.ndarray]:
+        """Of each text the numbers of its neighbours among these."""
         for start in range(0, len(texts), _AT_ONCE):
             found = self._vectors.transform(texts[start : start + _AT_ONCE]) @ self._matrix.T
-            parts.append(found.multiply(found >= self.trust.similarity))
-        return vstack(parts, format="csr")
+            near = (found >= self.trust.similarity).tocsr()
+            for row in range(near.shape[0]):
+                yield near.indices[near.indptr[row] : near.indptr[row + 1]]
 
     def contradict(self, texts: Sequence[str], targets: np.ndarray) -> np.ndarray:
-        """[N] bool, which texts have enough near neighbours, and none with their own target."""
-        near = (self.likeness(texts) > 0).astype(np.int32)
-        count, allowed = near.sum(axis=1).A1, near @ self.targets
-        agree = np.where(targets == 1, allowed, count - allowed)
-        return np.asarray((count >= self.trust.neighbours) & (agree == 0))
+        """[N] bool, which texts have enough neighbours, and none with their own target."""
+        found = [
+            len(near) >= self.trust.neighbours and not (self.targets[near] == target).any()
+            for near, target in zip(self.of(texts), targets, strict=True)
+        ]
+        return np.array(found, dtype=bool)
 
 
 def sift(
@@ -117,36 +125,20 @@ def sift(
                 frozenset(map(voice_of, agreeing)),
                 last.slice,
                 last.at,
+                any(one.decision is not None for one in agreeing),
             )
         )
     lessons.sort(key=lambda lesson: lesson.seq)
+    doubted = list[Lesson]()
     if neighbours is not None:
-        lessons = _without_outliers(lessons, neighbours, left_out)
-    return Sifted(tuple(lessons), {reason: count for reason, count in left_out.items() if count})
+        lessons, doubted = _without_outliers(lessons, neighbours, left_out)
+    told = {reason: count for reason, count in left_out.items() if count}
+    return Sifted(tuple(lessons), told, tuple(doubted))
 
 
 def voice_of(feedback: Feedback) -> str:
     """Who speaks: the API key, or without keys the name that was given."""
     return feedback.key or feedback.who
-
-
-def contested(
-    texts: Sequence[str], targets: np.ndarray, lessons: Sequence[Lesson], trust: Trust
-) -> np.ndarray:
-    """[N] bool, which old rows the policy of new lessons contradicts: of the lessons most like such
-    a row enough say the opposite, more than say the same, and not all in one voice."""
-    found = np.zeros(len(texts), dtype=bool)
-    if not lessons or not len(texts):
-        return found
-    said = np.array([lesson.target for lesson in lessons])
-    likeness = Neighbours([lesson.text for lesson in lessons], said, trust).likeness(texts)
-    for row, line in enumerate(likeness):
-        nearest = line.indices[np.argsort(-line.data, kind="stable")[: 2 * trust.neighbours - 1]]
-        opposite = nearest[said[nearest] != targets[row]]
-        found[row] = (
-            len(opposite) >= trust.neighbours and len(_voices(lessons, opposite)) >= trust.voices
-        )
-    return found
 
 
 def _voices(lessons: Sequence[Lesson], rows: np.ndarray) -> frozenset[str]:
@@ -168,20 +160,21 @@ def _within_caps(
 
 def _without_outliers(
     lessons: list[Lesson], neighbours: Neighbours, left_out: Counter[str]
-) -> list[Lesson]:
+) -> tuple[list[Lesson], list[Lesson]]:
     """Without those that all neighbours in the holdout contradict, unless enough voices say the
-    same of contexts like them; and without all others of a voice that has given many such."""
+    same of contexts like them; and without all others of a voice that has given many such. Also
+    those that were taken out, of all other voices."""
     if not lessons:
-        return lessons
+        return lessons, []
     trust, texts = neighbours.trust, [lesson.text for lesson in lessons]
     targets = np.array([lesson.target for lesson in lessons])
     odd = np.flatnonzero(neighbours.contradict(texts, targets)).tolist()
     if not len(odd):
-        return lessons
-    near = Neighbours(texts, targets, trust).likeness([texts[row] for row in odd])
+        return lessons, []
+    neighbourhoods = Neighbours(texts, targets, trust).of([texts[row] for row in odd])
     doubted = set()
-    for row, line in zip(odd, near, strict=True):
-        agreeing = line.indices[targets[line.indices] == targets[row]]
+    for row, near in zip(odd, neighbourhoods, strict=True):
+        agreeing = near[targets[near] == targets[row]]
         if len(_voices(lessons, agreeing)) < trust.voices:
             doubted.add(row)
     left_out["all that is like it in the holdout says the opposite"] += len(doubted)
@@ -189,7 +182,7 @@ def _without_outliers(
     kept = [lesson for row, lesson in enumerate(lessons) if row not in doubted]
     heard = [lesson for lesson in kept if not lesson.voices <= distrusted]
     left_out["its voice has said too much that is odd"] += len(kept) - len(heard)
-    return heard
+    return heard, [lessons[row] for row in sorted(doubted) if not lessons[row].voices <= distrusted]
 
 
 def _odd_voices(lessons: list[Lesson], doubted: set[int], trust: Trust) -> frozenset[str]:

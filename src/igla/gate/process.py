@@ -27,7 +27,7 @@ from igla.gate.home import Home
 from igla.gate.learner import Ended, run_round
 from igla.gate.learner_settings import LearnerSettings, Learning
 from igla.gate.log import GateLog
-from igla.gate.round import Learner, close_round, open_learner, open_round, round_at_work
+from igla.gate.round import Learner, Round, close_round, open_learner, open_round, round_at_work
 from igla.sealed import write_durably
 from igla.train.loop import Step
 
@@ -78,6 +78,9 @@ class Process:
         attention.read()
         self.status["comparison"] = self.comparing.report(attention.feedback)
         at_work = round_at_work(home)
+        if at_work is not None and attention.log.has_noted("learned", "round", at_work.id):
+            close_round(home)  # it was killed when this alone was left to do
+            at_work = None
         if at_work is None:
             new = attention.new(self._given_up)
             self.status |= {"state": "waiting", "new": new}
@@ -88,10 +91,12 @@ class Process:
             home.asked.unlink(missing_ok=True)
         self.status |= {"state": "training", "why": at_work.why, "copy_of": at_work.parent}
         self._tell()
-        ended = run_round(self.learner, at_work, attention.feedback, self._between)
+        ended = run_round(
+            self.learner, at_work, attention.feedback, self._between, attention.log.unanswered
+        )
         if ended.version is None:
             self._given_up = at_work.until
-        self._note(ended, at_work.why)
+        self._note(ended, at_work)
         close_round(home)
 
     def _due(self, new: int) -> str | None:
@@ -116,11 +121,12 @@ class Process:
             self.status |= {"step": step.step, "loss": step.loss}
             self._tell()
 
-    def _note(self, ended: Ended, why: str) -> None:
+    def _note(self, ended: Ended, at_work: Round) -> None:
         """Into the audit trail; DBAPIError when it cannot be written, and then the round has not
         ended."""
-        facts = asdict(ended) | {"why": why}
-        facts["figures"].pop("outdated", None)  # numbers of rows, by the thousand perhaps
+        facts = asdict(ended) | {"why": at_work.why, "round": at_work.id}
+        for one in facts["figures"].get("reversals", ()):
+            one.pop("words")  # which are of texts
         self.attention.log.note("learned", "learner", **facts)
         last = {name: facts[name] for name in ("version", "passed", "serves", "reason", "why")}
         self.status |= {"last": last | {"at": time.time()}}

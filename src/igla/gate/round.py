@@ -13,6 +13,7 @@ from igla.gate.learner_settings import LearnerSettings
 from igla.gate.log.records import Feedback
 from igla.gate.material import Material, load_material
 from igla.gate.poison import Neighbours, Sifted, sift
+from igla.gate.policy import Policy
 from igla.ops.products import use_best_float32
 from igla.sealed import write_durably
 
@@ -48,9 +49,13 @@ class Learner:
     block: int
     settings: LearnerSettings
 
-    def sift(self, feedback: Sequence[Feedback]) -> Sifted:
-        """The lessons of feedback; see poison.sift."""
+    def sift(self, feedback: Sequence[Feedback], policy: Policy) -> Sifted:
+        """The lessons of feedback; see poison.sift. What is no longer right of the holdout makes no
+        outliers."""
         holdout = self.material.holdout
+        holdout = holdout.without(policy.outdated(holdout))
+        if not len(holdout):
+            return sift(feedback, self.settings.trust)
         neighbours = Neighbours(holdout.texts, holdout.targets, self.settings.trust)
         return sift(feedback, self.settings.trust, neighbours)
 

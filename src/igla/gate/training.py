@@ -15,6 +15,7 @@ from igla.data.plan import DataPlan
 from igla.data.rows import sample
 from igla.data.store import TokenStore
 from igla.gate.learning import Lot
+from igla.gate.material import Rows
 from igla.gate.round import Learner, Round
 from igla.infer.classifier import Classifier
 from igla.objective.classify import Classify
@@ -35,9 +36,13 @@ def train_copy(
     at_work: Round,
     copy: Classifier,
     lot: Lot,
-    between: Callable[[Step], None] = lambda step: None,
+    between: Callable[[Step], None],
+    reminders: Rows,
 ) -> TrainState:
-    """Train a copy from where the round's saved state stands to the end of the round."""
+    """Train a copy from where the round's saved state stands to the end of the round.
+
+    reminders  old rows that still stand, of which what they have taught is to be kept
+    """
     settings, store = learner.settings.learning, lot.store(copy.encoder, learner.block)
     rows = np.arange(len(lot.texts))
     plan = DataPlan(store.lengths, settings.batch_size, at_work.seed)
@@ -51,7 +56,7 @@ def train_copy(
         seed=at_work.seed,
         device=torch.device("cpu"),
     )
-    objective = _anchored(learner, at_work, copy)
+    objective = _anchored(learner, at_work, copy, reminders)
     state = _start_state(learner, at_work, copy)
     checkpoints = Checkpoints(learner.home.learning / "state")
     checkpoints.clean()
@@ -76,15 +81,17 @@ def train_copy(
     return state
 
 
-def _anchored(learner: Learner, at_work: Round, copy: Classifier) -> Anchored | Classify:
+def _anchored(
+    learner: Learner, at_work: Round, copy: Classifier, reminders: Rows
+) -> Anchored | Classify:
     """The objective, anchored where the weights are before the round's first step."""
-    settings, replay = learner.settings.learning, learner.material.replay
-    if not settings.elasticity or not len(replay):
+    settings = learner.settings.learning
+    if not settings.elasticity or not len(reminders):
         return _BINARY
-    rows = sample(np.arange(len(replay)), settings.fisher_rows, at_work.seed)
+    rows = sample(np.arange(len(reminders)), settings.fisher_rows, at_work.seed)
     old = Lot(
-        tuple(replay.texts[row] for row in rows),
-        replay.targets[rows],
+        tuple(reminders.texts[row] for row in rows),
+        reminders.targets[rows],
         np.ones(len(rows), dtype=np.float32),
         0,
     )

@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy.exc import SQLAlchemyError
 
 from igla.errors import UserError
-from igla.gate import operating
+from igla.gate import operating, retiring
 from igla.gate.command_versions import report
 from igla.gate.gate import refusal
+from igla.gate.routes import Short
 from igla.gate.swapping import Swapping
 from igla.serve.service import Refused, route_class, service_of
 
@@ -73,6 +74,24 @@ async def end_comparing(request: Request) -> dict[str, Any]:
     """Let the version that serves answer everybody again; needs a key for admin."""
     await _acted(request, operating.stop_comparing)
     return {"compared": False}
+
+
+class RetireRequest(BaseModel):
+    """undo  let them count again"""
+
+    model_config = ConfigDict(extra="forbid")
+    slice: Short
+    undo: bool = False
+
+
+@router.post("/retire")
+async def retire(request: Request, body: RetireRequest) -> dict[str, Any]:
+    """Let older rows and lessons of a slice count no more, as its policy has changed; needs a key
+    for admin."""
+    if body.undo:
+        await _acted(request, retiring.restore, body.slice)
+        return {"retired": False}
+    return {"retired": True, "rows": await _acted(request, retiring.retire, body.slice)}
 
 
 @router.post("/learn")

@@ -1,6 +1,6 @@
 """The log of decisions and feedback: durable before it is acknowledged, each feedback once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from sqlalchemy.exc import DBAPIError
@@ -105,6 +105,16 @@ class GateLog:
         with self.database.reading() as connection:
             return reading.waiting(connection, cursor, most)
 
+    def unanswered(self, since: datetime) -> Iterator[str]:
+        """The texts of decisions since a moment to which there is no feedback that stands."""
+        with self.database.reading() as connection:
+            yield from reading.unanswered(connection, since)
+
+    def has_slice(self, name: str) -> bool:
+        """Whether some client has named a slice so."""
+        with self.database.reading() as connection:
+            return reading.has_slice(connection, name)
+
     def voices(self, contexts: Sequence[str]) -> dict[tuple[str, int], set[str]]:
         """Context and target → who has said so: the API keys, or without keys the names."""
         with self.database.reading() as connection:
@@ -131,6 +141,11 @@ class GateLog:
     def audit(self, cursor: int = 0, most: int | None = None) -> list[AuditEntry]:
         with self.database.reading() as connection:
             return audit.entries(connection, cursor, most)
+
+    def has_noted(self, event: str, name: str, value: str) -> bool:
+        """Whether one of the latest entries of this kind has such a fact."""
+        with self.database.reading() as connection:
+            return audit.has_noted(connection, event, name, value)
 
     def audit_end(self) -> AuditEntry | None:
         """The last entry, whose digest is worth noting elsewhere."""

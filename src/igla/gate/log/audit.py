@@ -13,7 +13,7 @@ from igla.gate.log.tables import AuditRow
 
 # What stands before the first entry.
 _START = "0" * 64
-_PAGE = 10_000
+_PAGE, _LATELY = 10_000, 100
 
 
 def append(connection: Connection, events: list[Event]) -> list[int]:
@@ -41,6 +41,13 @@ def entries(connection: Connection, after: int = 0, most: int | None = None) -> 
     """Entries in order, from the one behind `after`."""
     query = select(AuditRow).where(AuditRow.seq > after).order_by(AuditRow.seq).limit(most)
     return [_entry(row) for row in connection.execute(query)]
+
+
+def has_noted(connection: Connection, event: str, name: str, value: str) -> bool:
+    """Whether one of the latest entries of this kind has such a fact."""
+    query = select(AuditRow.facts).where(AuditRow.event == event).order_by(AuditRow.seq.desc())
+    found = connection.execute(query.limit(_LATELY)).scalars()
+    return any(json.loads(facts).get(name) == value for facts in found)
 
 
 def end(connection: Connection) -> AuditEntry | None:

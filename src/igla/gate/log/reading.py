@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, exists, func, select
 
 from igla.gate.log.records import Decision, Feedback, Gone
-from igla.gate.log.tables import DecisionRow, FeedbackRow, GoneRow
+from igla.gate.log.tables import DecisionRow, FeedbackRow, GoneRow, SliceRow
 from igla.gate.outcomes import Outcome
 
 _PAGE = 2_000
@@ -42,6 +42,17 @@ def waiting(connection: Connection, after: int, most: int) -> list[Decision]:
         ~_ANSWERED,
     )
     return [decision_of(row) for row in connection.execute(query.limit(most))]
+
+
+def unanswered(connection: Connection, since: datetime) -> Iterator[str]:
+    query = select(DecisionRow.text).where(
+        DecisionRow.at >= since, DecisionRow.text.is_not(None), ~_ANSWERED
+    )
+    return (row.text for row in all_of(connection, query))
+
+
+def has_slice(connection: Connection, name: str) -> bool:
+    return connection.execute(select(exists().where(SliceRow.name == name))).scalar_one()
 
 
 def decision(connection: Connection, name: str) -> Decision | None:
