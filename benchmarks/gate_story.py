@@ -1,7 +1,7 @@
 """A moderated forum whose corrections are learned from: the story of docs/gate.md.
 
     python benchmarks/gate_story.py --data toxic_ru.csv [--output runs/gate-story] [--seed 1]
-        [--rows N] [--count 400] [KEY=VALUE]…
+        [--rows N] [--stream N] [--count 600] [--plot docs/gate-story.svg] [KEY=VALUE]…
 
 A tenth and a half of the rows are the fixed test part, which nothing else sees; half of the others
 are trained on (by the recipe, with its own validation and test parts), and served by `igla gate
@@ -10,14 +10,18 @@ true label comes back by comments:suggestscore, from three moderators. From the 
 on, and in half of the test part, the words are spelt as those who evade filters spell them. After
 every COUNT texts the client waits for the learner, so that what comes of it does not hang on the
 machine's speed. At the end the same recipe is trained anew on everything, the stream included.
-Prints what happened, and writes OUTPUT/story.json and story.svg.
+Prints what happened, and writes OUTPUT/story.json and the plot (OUTPUT/story.svg).
 """
 
 import argparse
 import csv
 import json
+import os
 import shutil
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -43,8 +47,8 @@ RECIPE = (
     "model.size=tiny train.epochs=8 train.patience=2 data.validation_share=0.15 "
     "data.test_share=0.35"
 ).split()
-# The client waits for the learner, so it need not step back behind the server.
-LEARNER = {"learning_rate": 2e-4, "epochs": 3, "niceness": 0}
+# The client waits for the learner, so it may have the machine meanwhile.
+LEARNER = {"learning_rate": 2e-4, "epochs": 3, "niceness": 0, "threads": os.cpu_count() or 1}
 
 
 def main() -> None:
@@ -56,7 +60,8 @@ def main() -> None:
     arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("--rows", type=int, help="at most so many in all")
     arguments.add_argument("--stream", type=int, help="at most so many texts of traffic")
-    arguments.add_argument("--count", type=int, default=400, help="texts between two rounds")
+    arguments.add_argument("--count", type=int, default=600, help="texts between two rounds")
+    arguments.add_argument("--plot", type=Path, help="file for the plot, an .svg")
     arguments.add_argument("changes", nargs="*", metavar="KEY=VALUE")
     asked = arguments.parse_args()
     folder: Path = asked.output
@@ -65,28 +70,47 @@ def main() -> None:
     test, trained, stream = divided(texts, toxic, asked.seed, asked.stream)
     write(folder / "half.csv", *trained)
     changes = [*RECIPE, f"train.seed={asked.seed}", *asked.changes]
+    clock = Clock()
     run = trained_run(folder / "run", folder / "half.csv", changes)
+    clock.note("first training")
     learning = LEARNER | {"count": round(asked.count * 0.9), "fewest": 32}
     gate = {"feedback_per_hour": None}  # three moderators, of whom all is learned
     config = {"gate": gate, "learner": {"learning": learning, "trust": {"per_hour": 1_000_000}}}
     shutil.rmtree(folder / "served", ignore_errors=True)
     with serving(run, folder / "served", config) as running:
-        points = streamed(running, stream, test, asked.count, learning["count"])
+        kept = running.home.versions
+        area = cache(lambda name: pr_auc(kept.path(name), test))
+        points = streamed(running, stream, area, asked.count, learning["count"])
         versions = [
-            {"version": name, "pr_auc": pr_auc(running.home.versions.path(name), test)}
-            | vars(running.home.versions.about(name))
-            for name in running.home.versions.names()
+            {"version": name, "pr_auc": area(name)} | vars(kept.about(name))
+            for name in kept.names()
         ]
+    clock.note("stream and learning")
     write(folder / "everything.csv", [*trained[0], *stream[0]], [*trained[1], *stream[1]])
     # As many rows to learn from as there are, and the same rest to validate on.
     again = [*changes, "data.test_share=0.01", "data.validation_share=0.1"]
     whole = trained_run(folder / "everything", folder / "everything.csv", again)
     scratch = pr_auc(whole / "model", test)
-    found = summary(points, versions, scratch) | {"points": points, "versions": versions}
+    clock.note("retraining")
+    found = summary(points, versions, scratch) | {"seconds": clock.seconds}
+    found |= {"points": points, "versions": versions}
     (folder / "story.json").write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
-    plot_story(folder / "story.svg", points, versions, scratch, len(stream[0]) // 2)
+    plot_story(asked.plot or folder / "story.svg", points, scratch, len(stream[0]) // 2)
     for line in told(found):
         print(line)
+
+
+class Clock:
+    """How long each part has taken, in seconds."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, int] = {}
+        self._last = time.monotonic()
+
+    def note(self, part: str) -> None:
+        now = time.monotonic()
+        self.seconds[part] = round(now - self._last)
+        self._last = now
 
 
 def read(data: Path, seed: int, most: int | None) -> tuple[list[str], list[int]]:
@@ -144,19 +168,23 @@ def pr_auc(model: Path, test: tuple[list[str], list[int]]) -> dict[str, float]:
 def streamed(
     running: Running,
     stream: tuple[list[str], list[int]],
-    test: tuple[list[str], list[int]],
+    area: Callable[[str], dict[str, float]],
     every: int,
     count: int,
 ) -> list[dict[str, Any]]:
-    """After so many texts: the version that serves, its PR-AUC, and how traffic was decided."""
-    points: list[dict[str, Any]] = [_point(running, 0, test)]
+    """After so many texts: the version that serves, and its PR-AUC.
+
+    area   of a version, by its name
+    count  new feedbacks with which a round begins
+    """
+    points = [_point(running, 0, area)]
     rows = [*enumerate(zip(*stream, strict=True), start=1)]
     with ThreadPoolExecutor(CLIENTS) as clients:
         for start in range(0, len(rows), every):
             batch = rows[start : start + every]
             list(clients.map(lambda row: _moderated(running, *row), batch))
             running.wait_for_the_learner(start + len(batch), count)
-            points.append(_point(running, start + len(batch), test))
+            points.append(_point(running, start + len(batch), area))
     return points
 
 
@@ -171,11 +199,13 @@ def _moderated(running: Running, number: int, row: tuple[str, int]) -> None:
     running.post("/v1alpha1/comments:suggestscore", comment | token)
 
 
-def _point(running: Running, number: int, test: tuple[list[str], list[int]]) -> dict[str, Any]:
+def _point(
+    running: Running, number: int, area: Callable[[str], dict[str, float]]
+) -> dict[str, Any]:
     serving = running.home.versions.serving().name
-    found = {"feedback": number, "serving": serving}
+    found = {"feedback": number, "serving": serving, "pr_auc": area(serving)}
     print(found, flush=True)
-    return found | {"pr_auc": pr_auc(running.home.versions.path(serving), test)}
+    return found
 
 
 def summary(
@@ -205,7 +235,8 @@ def told(found: dict[str, Any]) -> list[str]:
         f"{found['swaps']} swaps, {found['rejected']} copies rejected; the worst swap changed "
         f"PR-AUC on the test part by {100 * found['worst_step']:+.1f} points"
     )
-    return lines
+    minutes = ", ".join(f"{part} {one / 60:.1f}" for part, one in found["seconds"].items())
+    return [*lines, f"minutes: {minutes}"]
 
 
 if __name__ == "__main__":

@@ -4,14 +4,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+
+# Letters as letters, in the reader's font, and the same file for the same figures.
+matplotlib.rcParams["svg.fonttype"] = "none"
+matplotlib.rcParams["svg.hashsalt"] = "igla"
 
 
 def plot_story(
     file: Path,
     points: list[dict[str, Any]],
-    versions: list[dict[str, Any]],
     scratch: dict[str, float],
     shift: int,
 ) -> None:
@@ -46,7 +50,8 @@ def plot_alignment(file: Path, shares: np.ndarray, every: int, change: int) -> N
     axes.plot(every * (np.arange(len(shares)) + 0.5), shares, "o-", color="#1b6ac2")
     axes.axhline(0.95, color="#8a8f98", linestyle=":", linewidth=0.8)
     axes.axvline(change, color="#8a8f98", linestyle="--", linewidth=0.8)
-    axes.text(change, axes.get_ylim()[0], " the policy changes", va="bottom", fontsize=8)
+    place = axes.get_xaxis_transform()
+    axes.text(change, 0.88, "  the policy changes", transform=place, fontsize=8)
     axes.set(xlabel="decisions", ylabel=f"right, of {every}")
     axes.grid(linewidth=0.4, color="#dddddd")
     figure.savefig(file, metadata={"Date": None})
