@@ -1,17 +1,19 @@
-"""Kills a gate under load, by kill -9 at random moments, and counts what is in its log afterwards.
+"""Kills a gate under load, by kill -9 at random moments, and counts what is left afterwards.
 
-    python benchmarks/gate_faults.py runs/first --kills 1000
+    python benchmarks/gate_faults.py runs/first --kills 1000 [--learner-kills 100]
     python benchmarks/gate_faults.py runs/first --kills 100 --url postgresql://HOST/NAME
 
 Clients decide and give feedback all the while, and try again whatever was not acknowledged, with
 the same idempotency key. At the end every acknowledged decision and feedback has to be in the log
-exactly once, and nothing else. The server is the one of `igla gate serve`; it is forked from a
-process that has loaded the model, so that a kill costs a second less.
+exactly once, and nothing else. With --learner-kills a learner learns from it meanwhile, and is
+killed as well, at moments of its own; the server follows its versions. At the end each of them has
+to be whole and in the audit trail once, and nothing half done may be left. The server and the
+learner are those of `igla gate serve --learn`; they are forked from processes that have loaded the
+model, so that a kill costs a second less.
 """
 
 import argparse
 import asyncio
-import ctypes
 import json
 import os
 import random
@@ -22,8 +24,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -31,28 +33,32 @@ from typing import Any
 
 import httpx
 import uvicorn
+from gating.forked import forked
+from gating.insisting import load
 from sqlalchemy import select
 
+from igla.gate.home import Home
 from igla.gate.log import GateLog
 from igla.gate.log.tables import DecisionRow, FeedbackRow
 from igla.gate.settings import GateServerSettings, GateSettings
 from igla.serve.settings import Log
 
-WORKERS = 16
-TEXTS = ("добрый дом", "глупый гадкий дом", "дом", "умный разговор", "злой человек и город")
+# Seconds that each client waits after a feedback while somebody learns from all of it.
+PAUSE = 0.5
 
 
 @dataclass
 class Counted:
     """What the clients were told, and what is in the log.
 
-    kills         of these, `while_starting` hit a server that was not yet ready
+    kills         of the server; of these, `while_starting` hit one that was not yet ready
     acknowledged  feedbacks that were answered 200; `tried_again` took more than one try
     decisions     that were answered as logged
     lost          acknowledged, but not in the log
     twice         in the log more than once
     unasked       in the log, but never acknowledged
     other_id      in the log under another id than the client was told
+    learner       see taught.Taught; None: there was none
     """
 
     kills: int = 0
@@ -66,31 +72,37 @@ class Counted:
     other_id: int = 0
     lost_decisions: int = 0
     audit_fault: str | None = None
+    learner: dict[str, Any] | None = None
     seconds: float = 0.0
 
     @property
     def held(self) -> bool:
         faults = (self.lost, self.twice, self.unasked, self.other_id, self.lost_decisions)
-        return not any(faults) and self.audit_fault is None
+        learner_held = self.learner is None or self.learner["held"]
+        return not any(faults) and self.audit_fault is None and learner_held
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", help="run or model folder")
+    parser.add_argument("model", help="run, or without --learner-kills a model folder")
     parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--learner-kills", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=60, help="no more kills after so long")
     parser.add_argument("--url", help="of an empty log; a new SQLite file if not given")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="file for the counts, as JSON")
     parser.add_argument("--load", nargs=2, metavar=("ADDRESS", "FILE"), help=argparse.SUPPRESS)
+    parser.add_argument("--teach", nargs=2, metavar=("HOME", "FILE"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.load:
-        asyncio.run(load(asked.load[0], Path(asked.load[1])))
+        asyncio.run(load(asked.load[0], Path(asked.load[1]), PAUSE if asked.learner_kills else 0))
+        return
+    if asked.teach:
+        teach(asked)
         return
     with tempfile.TemporaryDirectory() as folder:
-        url = asked.url or f"sqlite:///{folder}/gate.db"
-        limits = (asked.kills, 60 * asked.minutes)
-        counted = killed(asked.model, url, limits, asked.seed, Path(folder))
+        asked.url = asked.url or f"sqlite:///{folder}/gate.db"
+        counted = killed(asked, Path(folder))
     text = json.dumps(asdict(counted), indent=1)
     print(text)
     if asked.output:
@@ -98,66 +110,92 @@ def main() -> None:
     sys.exit(not counted.held)
 
 
-def killed(model: str, url: str, limits: tuple[int, float], seed: int, folder: Path) -> Counted:
-    """Kill a gate again and again, let the clients finish with one that lives, and count.
-
-    limits  kills, and seconds after which there are no more
-    """
+def killed(asked: argparse.Namespace, folder: Path) -> Counted:
+    """Kill a gate again and again, let the clients finish with one that lives, and count."""
     # Not at the top of the file: the clients' process needs nothing of it.
-    from igla.gate import command
+    import torch
+
+    from igla.gate.beginning import begin
     from igla.serve.language import detect
     from igla.serve.models import open_model
 
+    torch.set_num_threads(1)  # a process that has computed on several cannot be forked
     detect("Готово?")
-    served = open_model(model, "default", "float32")
-    build = partial(run_gate, command.gate_app, served, url)
-    chance, counted = random.Random(seed), Counted()
+    served = open_model(asked.model, "default", "float32")
+    home = begin(folder / "gate", served.where, 1) if asked.learner_kills else None
+    chance, counted = random.Random(asked.seed), Counted()
     start = time.perf_counter()
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
-    told = folder / "told.json"
-    line = [sys.executable, __file__, model, "--load", f"http://127.0.0.1:{port}", str(told)]
-    with subprocess.Popen(line) as clients:
-        while counted.kills < limits[0] and time.perf_counter() - start < limits[1]:
-            with serving(partial(build, port)) as server:
+    run = partial(run_gate, served, asked.url, home, port)
+    told, taught = folder / "told.json", folder / "taught.json"
+    with helper(asked, "--load", f"http://127.0.0.1:{port}", told) as clients:
+        learner = helper(asked, "--teach", home.folder, taught) if home else None
+        while counted.kills < asked.kills and time.perf_counter() - start < 60 * asked.minutes:
+            with forked(run) as server:
                 # Half of the kills come soon: while it opens its log, or with its first requests.
                 ready = chance.random() < 0.5 and wait_ready(port)
                 time.sleep(chance.uniform(0.0, 0.6))
                 counted.while_starting += not (ready or answers(port))
                 os.kill(server, signal.SIGKILL)
                 counted.kills += 1
-        with serving(partial(build, port)):
+        with forked(run):
             wait_ready(port)
+            if learner is not None:
+                wait(lambda: taught.is_file() or learner.poll() is not None)
             clients.send_signal(signal.SIGTERM)
-            assert clients.wait(timeout=300) == 0
+            assert clients.wait(timeout=600) == 0
+            if learner is not None:
+                learner.send_signal(signal.SIGTERM)  # all feedback is in
+                assert learner.wait(timeout=600) == 0
+    if learner is not None:
+        counted.learner = json.loads(taught.read_text(encoding="utf-8"))
     counted.seconds = time.perf_counter() - start
-    return count(url, json.loads(told.read_text(encoding="utf-8")), counted)
+    return count(asked.url, json.loads(told.read_text(encoding="utf-8")), counted)
 
 
-@contextmanager
-def serving(run: Callable[[], None]) -> Iterator[int]:
-    """The process id of a gate, which does not outlive the block."""
-    server = os.fork()
-    if not server:
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it ends with its parent
-        try:
-            run()
-        finally:
-            os._exit(1)
-    try:
-        yield server
-    finally:
-        os.kill(server, signal.SIGKILL)
-        os.waitpid(server, 0)
+def helper(
+    asked: argparse.Namespace, role: str, where: str | Path, file: Path
+) -> "subprocess.Popen[bytes]":
+    """This program again, in a role of its own; what comes of it is in the file at the end."""
+    line = [sys.executable, __file__, asked.model, role, str(where), str(file)]
+    line += ["--url", asked.url, "--seed", str(asked.seed)]
+    line += ["--learner-kills", str(asked.learner_kills)]
+    return subprocess.Popen(line, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
-def run_gate(gate_app: Callable[..., Any], served: Any, url: str, port: int) -> None:
+def teach(asked: argparse.Namespace) -> None:
+    """Kill a learner again and again; the file is empty until no more kills come, and SIGTERM says
+    that all feedback is in."""
+    from gating.taught import killed_while_it_learns
+
+    ending: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: ending.append(number))
+    folder, file = map(Path, asked.teach)
+
+    def all_is_in() -> bool:
+        file.touch()
+        return bool(ending)
+
+    found = killed_while_it_learns(
+        Home(folder), asked.url, asked.learner_kills, asked.seed, all_is_in
+    )
+    file.write_text(json.dumps(asdict(found) | {"held": found.held}), encoding="utf-8")
+
+
+def run_gate(served: Any, url: str, home: Home | None, port: int) -> None:
+    from igla.gate.command import gate_app
+    from igla.gate.swapping import Swapping
+    from igla.gate.versions_routes import router
+
     settings = GateServerSettings(
         log=Log(requests=False), gate=GateSettings(feedback_per_hour=None)
     )
-    app = gate_app(GateLog(url), settings, [served], None)
+    # The learner is not the server's own: it is killed at other moments.
+    swapping = None if home is None else Swapping(home, "default", "float32", None, router)
+    app = gate_app(GateLog(url), settings, [served], None, swapping)
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="critical", access_log=False)
 
 
@@ -169,54 +207,13 @@ def answers(port: int) -> bool:
 
 
 def wait_ready(port: int) -> bool:
-    while not answers(port):
-        time.sleep(0.02)
+    wait(lambda: answers(port))
     return True
 
 
-async def load(address: str, file: Path) -> None:
-    """Decide and give feedback until SIGTERM, finish what was begun, and write what was told."""
-    ending = asyncio.Event()
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no load without who kills
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
-    told: dict[str, Any] = {"feedback": {}, "decisions": [], "tried_again": 0}
-    async with httpx.AsyncClient(base_url=address, timeout=10) as http:
-        workers = [work(http, number, ending, told) for number in range(WORKERS)]
-        await asyncio.gather(*workers)
-    file.write_text(json.dumps(told), encoding="utf-8")
-
-
-async def work(
-    http: httpx.AsyncClient, number: int, ending: asyncio.Event, told: dict[str, Any]
-) -> None:
-    for turn in range(10**9):
-        if ending.is_set():
-            return
-        text = f"{TEXTS[turn % len(TEXTS)]} {number}-{turn}"
-        said: dict[str, Any] = {"outcome": "wrongly_blocked", "text": text}
-        if turn % 2:
-            decided = (await send(http, "/v1/gate/decide", {"text": text}))[0]
-            if decided["logged"]:
-                told["decisions"].append(decided["decision"])
-                said = {"outcome": "confirmed_block", "decision": decided["decision"]}
-        key = f"{number}-{turn}"
-        given, tries = await send(http, "/v1/gate/feedback", {**said, "idempotency_key": key})
-        told["feedback"][key] = given["feedback"]
-        told["tried_again"] += tries > 1
-
-
-async def send(http: httpx.AsyncClient, path: str, body: dict[str, Any]) -> tuple[Any, int]:
-    """The answer of 200, and in how many tries; anything else is tried again."""
-    for tries in range(1, 10**9):
-        try:
-            answer = await http.post(path, json=body)
-            if answer.status_code == 200:
-                return answer.json(), tries
-            assert answer.status_code in (429, 503), answer.text
-        except httpx.TransportError:
-            pass
-        await asyncio.sleep(0.02)
-    raise AssertionError
+def wait(condition: Callable[[], bool]) -> None:
+    while not condition():
+        time.sleep(0.02)
 
 
 def count(url: str, told: dict[str, Any], counted: Counted) -> Counted:
