@@ -1,6 +1,6 @@
 """Macro-F1 against the number of labelled rows: from scratch, on a base, and TF-IDF.
 
-    python benchmarks/learning_curve.py --data toxic_ru.csv --base runs/base/model
+    python benchmarks/learning_curve.py --data toxic_ru.csv [--base minilm-ru]
         [--recipe recipes/toxic-ru.yaml] [--rows 100 300 1000 3000 10000] [--seeds 3] [KEY=VALUE]…
 
 For each seed some rows are kept for the test, the same for all; of the others the first so many of
@@ -34,7 +34,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     arguments.add_argument("--data", type=Path, required=True)
-    arguments.add_argument("--base", type=Path, required=True)
+    arguments.add_argument("--base", default="minilm-ru", help="folder or name")
     arguments.add_argument("--recipe", type=Path, help="of the runs on the base")
     arguments.add_argument("--rows", type=int, nargs="*", default=[100, 300, 1000, 3000, 10_000])
     arguments.add_argument("--seeds", type=int, default=3)
@@ -49,12 +49,11 @@ def main() -> None:
             write(dataset, np.sort(order[:count]), folder / "rows.csv")
             write(dataset, test, folder / "test.csv")
             for name, given, base in (
-                ("from scratch", None, None),
+                ("from scratch", None, "none"),
                 ("on the base", asked.recipe, asked.base),
             ):
                 changes = [*asked.changes, "train.epochs=auto", f"train.seed={seed}"]
-                if base is not None:
-                    changes.append(f"model.base={base.absolute()}")
+                changes.append(f"model.base={base}")
                 metrics = run(folder, name.split()[-1], given, changes)
                 found.setdefault(name, {}).setdefault(count, []).append(metrics["model"])
             found.setdefault("TF-IDF + LR", {}).setdefault(count, []).append(metrics["baseline"])

@@ -1,13 +1,13 @@
 """Quality of a recipe over several seeds of split, weights and order, beside the TF-IDF baseline.
 
     python benchmarks/quality.py --data toxic_ru.csv [--recipe recipes/toxic-ru.yaml]
-        [--adapt recipes/minilm-ru-adapt.yaml --base runs/base/model]
+        [--adapt recipes/minilm-ru-adapt.yaml] [--base runs/base/model]
         [--seeds 3] [--first 1] [--output FOLDER] [KEY=VALUE]…
 
-Each seed is a whole `igla train`, whose test part nothing was chosen on. With --adapt, the base
-first learns the language of that seed's rows to train on, in a run of its own, by the same split;
-rows to test on are not shown to it either. Runs that are in the folder already are resumed or read,
-not repeated. Prints a table and writes quality.json.
+Each seed is a whole `igla train`, whose test part nothing was chosen on. It starts from --base, or
+from what the recipe says. With --adapt, that first learns the language of the seed's rows to train
+on, in a run of its own, by the same split; rows to test on are not shown to it either. Runs that
+are in the folder already are resumed or read, not repeated. Prints a table and writes quality.json.
 """
 
 import argparse
@@ -44,8 +44,6 @@ def main() -> None:
     arguments.add_argument("--output", type=Path, default=Path("runs/quality"))
     arguments.add_argument("changes", nargs="*", metavar="KEY=VALUE")
     asked = arguments.parse_args()
-    if asked.adapt and not asked.base:
-        raise SystemExit("--adapt asks for a --base to adapt.")
     if asked.base and any(change.startswith("model.base=") for change in asked.changes):
         raise SystemExit("The base is named twice: by --base and by model.base.")
     try:
@@ -79,7 +77,7 @@ def run(asked: argparse.Namespace, seed: int) -> dict[str, Any]:
     """The metrics.json of one seed's run, and its predictions.csv by row."""
     common = [f"data.source={Path(asked.data).absolute()}", f"train.seed={seed}"]
     recipe = load_recipe(asked.recipe, [*common, *asked.changes])
-    if asked.base:
+    if asked.base or asked.adapt:
         recipe = recipe.replace(model__base=base_of(asked, seed, common, recipe.data))
     folder = asked.output / f"seed-{seed}"
     finish(recipe, folder)
@@ -94,7 +92,8 @@ def base_of(asked: argparse.Namespace, seed: int, common: list[str], data: DataR
     if not asked.adapt:
         return str(asked.base.absolute())
     folder = (asked.output / f"base-{seed}").absolute()
-    recipe = load_recipe(asked.adapt, [*common, f"model.base={asked.base.absolute()}"])
+    base = [f"model.base={asked.base.absolute()}"] if asked.base else []
+    recipe = load_recipe(asked.adapt, [*common, *base])
     finish(recipe.model_copy(update={"data": data}), folder)
     return str(folder / MODEL)
 

@@ -1,6 +1,6 @@
 """What each switch of a recipe does: the same rows and seeds with it and without it.
 
-    python benchmarks/switches.py --data toxic_ru.csv --base runs/base/model
+    python benchmarks/switches.py --data toxic_ru.csv [--base minilm-ru]
         [--rows 3000] [--seeds 3] [--label 1] [--only fgm pgd] [KEY=VALUE]…
 
 For each seed some rows are kept for the test; of the others the first ROWS of a random order are
@@ -41,7 +41,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     arguments.add_argument("--data", type=Path, required=True)
-    arguments.add_argument("--base", type=Path, required=True)
+    arguments.add_argument("--base", default="minilm-ru", help="folder or name")
     arguments.add_argument("--rows", type=int, default=3000)
     arguments.add_argument("--seeds", type=int, default=3)
     arguments.add_argument("--label", default="1", help="class whose recall is measured")
@@ -57,7 +57,7 @@ def main() -> None:
             dataset, test, order = drawn(asked.data, seed)
             write(dataset, test, folder / "test.csv")
             write(dataset, np.sort(order[: asked.rows]), folder / "rows.csv")
-        common = [f"model.base={asked.base.absolute()}", f"train.seed={seed}", *asked.changes]
+        common = [f"model.base={asked.base}", f"train.seed={seed}", *asked.changes]
         for name in names:
             at = name.replace(" ", "-")
             metrics = run(folder, at, None, [*common, *SWITCHES[name]])
