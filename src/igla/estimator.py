@@ -27,14 +27,15 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ----------
     base : folder or Hub name of a pretrained base; None trains from scratch; "auto" takes
         minilm-ru, which comes with igla, for Russian texts, and none for others
-    size : named shape of a model from scratch
+    size : named shape of a model from scratch; any but the default one does without "auto"'s base
     epochs : passes over the data; None lets the amount of data decide
     learning_rate : peak rate; None takes the base's or the scratch rate
     batch_size : rows in an optimizer step
     max_length : tokens at which texts are cut
     validation_share : share of the rows that the best epoch and the threshold are chosen on
     random_state : seed of everything random
-    settings : further settings of the recipe, as {"optim.weight_decay": 0.1}
+    settings : further settings of the recipe, as {"optim.weight_decay": 0.1}; they go before the
+        parameters above
     output : run folder to keep; None keeps the model in memory alone
     verbose : print what the command line prints
 
@@ -121,10 +122,9 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return loaded
 
     def _recipe(self, rows: Path, weighted: bool) -> Recipe:
-        recipe = load_recipe(
-            None, [f"{key}={value}" for key, value in (self.settings or {}).items()]
-        )
-        return recipe.replace(
+        settings = self.settings or {}
+        recipe = load_recipe(None, [f"{key}={value}" for key, value in settings.items()])
+        own: dict[str, Any] = dict(
             data__source=str(rows),
             data__text_column="text",
             data__label_columns=("label",),
@@ -139,6 +139,9 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             train__batch_size=self.batch_size,
             train__seed=recipe.train.seed if self.random_state is None else self.random_state,
         )
+        for key in settings:  # they were named one by one, and the parameters have defaults
+            own.pop(key.replace(".", "__"), None)
+        return recipe.replace(**own)
 
     def _console(self) -> Console:
         return plain_console(quiet=not self.verbose)

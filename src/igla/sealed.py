@@ -91,9 +91,9 @@ def _write_manifest(folder: Path) -> None:
     sums = {}
     # Some libraries make files that nobody else can read; these are as open as their folder.
     mode = folder.stat().st_mode & 0o666
-    for file in sorted(folder.iterdir()):
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         file.chmod(mode)
-        sums[file.name] = file_digest(file)
+        sums[file.relative_to(folder).as_posix()] = file_digest(file)
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
     write_durably(folder / MANIFEST, _manifest_text(sums))

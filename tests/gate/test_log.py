@@ -160,6 +160,14 @@ def test_there_are_so_many_slices_and_one_more_is_refused(log: GateLog) -> None:
     assert kinds(log.write([three])) == ["stored"]
 
 
+def test_what_is_refused_begins_no_slice(log: GateLog) -> None:
+    log.slices = 1
+    wrong = Outcome.WRONGLY_BLOCKED
+    nowhere = said(decided(), wrong, slice="a")  # to a decision that the log does not have
+    assert kinds(log.write([nowhere])) == ["unknown"]
+    assert kinds(log.write([decided(slice="b"), decided(slice="c")])) == ["stored", "slices"]
+
+
 def test_a_log_of_the_first_tables_is_brought_up_to_date_with_its_slices(url: str) -> None:
     with closing(GateLog(url)) as log, log.database.writing() as connection:
         connection.execute(insert(DecisionRow), asdict(decided(slice="a")))

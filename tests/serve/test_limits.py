@@ -311,3 +311,18 @@ def test_a_long_text_is_searched_for_the_grave_class_wherever_it_stands() -> Non
         probabilities, logits = combined(np.log(rows), rows, grave, multi_label=False)
         assert probabilities[grave] == 0.97
         assert logits[grave] == np.log(0.97)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--engine", "onnx"], "engine onnx is for decoders, and none of the models is one"),
+        (["--window", "4"], "there is no window to set"),
+    ],
+)
+def test_what_is_for_decoders_is_refused_without_one(
+    words: list[str], said: str, trained: Path
+) -> None:
+    command = [sys.executable, "-m", "igla", "serve", str(trained), *words]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 2 and said in ended.stderr

@@ -59,9 +59,10 @@ class Base:
 
 
 def digest_of(folder: Path) -> str:
-    """Of the names and shapes of a folder's weights, and of how each of them begins."""
+    """Of the names and shapes of a folder's weights, and of how each of them begins; in an
+    adapter's folder they are the adapter's alone."""
     whole = hashlib.sha256()
-    files = sorted(folder.glob("model*.safetensors"))
+    files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("adapter*.safetensors"))
     for path in files:
         with path.open("rb") as file:
             try:

@@ -10,6 +10,7 @@ from igla.adapt.folder import is_adapter, load_adapter, read_base, read_config
 from igla.adapt.quantized import quantize, restore
 from igla.adapt.targets import inner_modules, targets_of
 from igla.errors import UserError
+from igla.model.bases import BUNDLED
 from igla.model.decoder import Decoder, load_decoder
 from igla.model.folder import LoadedModel, load_classifier, read_json
 from igla.model.hub import base_folder
@@ -20,6 +21,8 @@ def base_of(folder: Path) -> Path:
     name = read_base(folder).name
     if name is None:
         raise UserError(f"{folder} does not say which base it is an adapter of.")
+    if Path(name).name in BUNDLED:  # wherever igla lay when the adapter was made
+        return base_folder(Path(name).name)
     try:
         return base_folder(name)
     except UserError as error:

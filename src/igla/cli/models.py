@@ -32,4 +32,9 @@ def halve(
     from igla.infer.classifier import model_folder
     from igla.model import halve as halving
 
-    halving.halve(model_folder(model), output)
+    folder = model_folder(model)
+    halving.halve(folder, output)
+    before, after = (
+        sum(file.stat().st_size for file in one.glob("*.safetensors")) for one in (folder, output)
+    )
+    print(f"{output}: {after / 1e6:.1f} MB of weights in place of {before / 1e6:.1f} MB")

@@ -73,6 +73,7 @@ def train(
 
     Every setting of `igla recipe show` can be changed by KEY=VALUE.
     """
+    from igla.recipe import AUTO_BASE
     from igla.train import command
     from igla.train.run import Extras
 
@@ -85,8 +86,7 @@ def train(
         "data.text_column": text_column,
         "data.label_columns": names(label_column),
         "data.encoding": encoding,
-        # Who names a shape from scratch wants no base.
-        "model.base": "none" if base is None and size is not None else base,
+        "model.base": base,
         "model.size": size,
         "train.epochs": epochs,
         "train.steps": steps,
@@ -99,6 +99,8 @@ def train(
         command.resume_run(words[0] if words else None, extras)
         return
     recipe = recipe_of(words, options)
+    if size is not None and recipe.model.base == AUTO_BASE:
+        recipe = recipe.replace(model__base=None)  # who names a shape wants it from scratch
     if dry_run:
         command.dry_run(recipe)
     else:

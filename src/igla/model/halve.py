@@ -12,6 +12,9 @@ from igla.errors import UserError
 from igla.model.folder import INDEX, read_json, tensor_files
 from igla.sealed import MANIFEST, write_sealed
 
+# Files of the same weights in other forms, which would not be halved.
+_WEIGHTS = {".bin", ".h5", ".msgpack", ".onnx", ".ot", ".pt"}
+
 
 def halve(folder: Path, target: Path) -> None:
     """Copy the folder of a model with its float32 weights rounded to bfloat16.
@@ -19,8 +22,11 @@ def halve(folder: Path, target: Path) -> None:
     igla and transformers open the copy as they do the original. Of each weight eight leading bits
     stay, rounded to the nearest; what is computed differs by that.
 
-    Raises UserError when the folder holds no model, or something is at the target.
+    Raises UserError when the folder holds no model, or none in float32, or something is at the
+    target.
     """
+    if (folder / "adapter_config.json").is_file():
+        raise UserError(f"{folder} is an adapter: igla adapt merge makes a model of it.")
     if target.exists():
         raise UserError(f"{target} exists already; choose another folder.")
     config = read_json(folder / "config.json") | {"dtype": "bfloat16"}
@@ -34,7 +40,9 @@ def halve(folder: Path, target: Path) -> None:
         for file in folder.iterdir():
             if file.name in weights:
                 _round(file, making / file.name)
-            elif file.is_file() and file.name not in (MANIFEST, *changed):
+            elif file.is_dir():  # how sentence-transformers pools, say
+                shutil.copytree(file, making / file.name, ignore=_other_weights)
+            elif file.name not in (MANIFEST, *changed) and file.suffix not in _WEIGHTS:
                 shutil.copyfile(file, making / file.name)
         for name, content in changed.items():
             text = json.dumps(content, ensure_ascii=False, indent=2)
@@ -43,11 +51,19 @@ def halve(folder: Path, target: Path) -> None:
     write_sealed(target, write)
 
 
+def _other_weights(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if Path(name).suffix in _WEIGHTS]
+
+
 def _round(source: Path, target: Path) -> None:
     with safe_open(source, "pt") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    kinds = {value.dtype for value in tensors.values() if value.is_floating_point()}
+    if kinds != {torch.float32}:
+        told = ", ".join(sorted(str(one).removeprefix("torch.") for one in kinds))
+        raise UserError(f"{source} holds weights in {told}: only those in float32 can be halved.")
     for name, value in tensors.items():
-        if value.dtype == torch.float32:
+        if value.is_floating_point():
             tensors[name] = value.to(torch.bfloat16)
     save_file(tensors, target, metadata=metadata)

@@ -12,17 +12,17 @@ _FILES += ["*.jinja", "generation_config.json"]
 def base_folder(name: str) -> Path:
     """The local folder of a base; a Hub name is downloaded, or taken from the Hub's cache.
 
-    A folder here goes before a base of that name that comes with igla, and that before the Hub.
+    A base that comes with igla goes before a folder of its name here (which ./NAME names).
 
     Raises UserError when neither is to be had.
     """
+    if name in BUNDLED:
+        return bundled_folder(name)
     folder = Path(name).expanduser()
     if (folder / "adapter_config.json").is_file():
         raise UserError(f"{folder} is an adapter: igla adapt merge makes a base of it.")
     if folder.is_dir():
         return folder
-    if name in BUNDLED:
-        return bundled_folder(name)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError(f"There is no folder {name} to take as the base.")
     # Only a Hub name needs this import, and it takes a while.
@@ -36,7 +36,7 @@ def base_folder(name: str) -> Path:
     except LocalEntryNotFoundError:
         raise UserError(
             f"'{name}' is no folder here, and the Hub cannot be reached: "
-            "give --base a local folder, or leave it out to train from scratch."
+            "give --base a local folder, or --base none to train from scratch."
         ) from None
     except HfHubHTTPError as error:
         raise UserError(f"The Hub has no model '{name}' for you ({error}).") from None

@@ -61,6 +61,8 @@ def serve(
         served.append(one)
     if settings.window is not None and not any(one.fills_masks for one in served):
         raise UserError("None of the models has learned to fill masks: there is no window to set.")
+    if settings.engine != "torch" and not any(one.kind == "decoder" for one in served):
+        raise UserError(f"engine {settings.engine} is for decoders, and none of the models is one.")
     kind = "http" if certificate is None else "https"
     address = f"{kind}://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
     console.print(f"loaded in {time.perf_counter() - start:.1f} s; {address}")

@@ -17,6 +17,7 @@ from igla.adapt.base import Base, digest_of
 from igla.adapt.quantized import QuantizedLinear, quantize
 from igla.adapt.targets import inner_modules
 from igla.errors import UserError
+from igla.model.bases import BUNDLED
 from igla.model.encoder import SequenceClassifier
 from igla.model.folder import read_json
 from igla.model.hub import base_folder
@@ -59,7 +60,9 @@ def adapt(recipe: Recipe, model: Any, say: Say) -> Attached | None:
         f"trained, {trained / everything:.1%} of the base's {everything / 1e6:.1f}M"
     )
     task = "SEQ_CLS" if classifies else "CAUSAL_LM"
-    return Attached(targets, config, Base(recipe.model.base, digest, task, quantized))
+    # What comes with igla has no name that others know: its folder stands for it.
+    name = str(folder) if recipe.model.base in BUNDLED else recipe.model.base
+    return Attached(targets, config, Base(name, digest, task, quantized))
 
 
 def rates(asked: AdaptRecipe | None) -> Callable[[str], float] | None:

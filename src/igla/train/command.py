@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from igla.errors import UserError
-from igla.recipe import BASELINE, Recipe, load_recipe
+from igla.model.bases import BUNDLED
+from igla.recipe import AUTO_BASE, BASELINE, Recipe, load_recipe
 from igla.terminal import plain_console
 from igla.train.log import LOG
 from igla.train.run import RECIPE, Extras, Outcome, latest_run, resume, train
@@ -117,6 +118,7 @@ def _with_absolute_paths(recipe: Recipe) -> Recipe:
 
 
 def _absolute_folder(name: str) -> str:
-    """Of a folder that is there; a name of the Hub stays as it is."""
+    """Of a folder that is there; a name of the Hub, or of what comes with igla, stays as it is."""
     folder = Path(name).expanduser()
-    return str(folder.absolute()) if folder.is_dir() else name
+    ours = name == AUTO_BASE or name in BUNDLED
+    return str(folder.absolute()) if folder.is_dir() and not ours else name

@@ -28,8 +28,12 @@ def note_others(recipe: Recipe, run: Path) -> None:
         found[f"judge {recipe.curriculum.judge}"] = digest_of(model_folder(recipe.curriculum.judge))
     file = run / OTHERS
     noted = read_json(file) if file.is_file() else found
-    for name, digest in found.items():
-        if noted.get(name) != digest:
+    for name in sorted({*noted, *found}):
+        if name not in noted:
+            raise UserError(f"The run {run} began without the {name}: give it another folder.")
+        if name not in found:
+            raise UserError(f"The run {run} began with the {name}: give this one another folder.")
+        if noted[name] != found[name]:
             raise UserError(
                 f"The {name} is not the one that this run began with: its weights differ."
             )

@@ -29,7 +29,7 @@ from igla.model.parts import Embedding
 from igla.objective import Objective
 from igla.ops.native import native
 from igla.optim import Ema, learning_rate_factor
-from igla.recipe import Recipe, load_recipe
+from igla.recipe import AUTO_BASE, Recipe, load_recipe
 from igla.sealed import remove_unfinished, write_durably
 from igla.train.adapting import adapt
 from igla.train.applicable import check_applicable
@@ -213,12 +213,15 @@ def latest_run(parent: Path) -> Path:
 def _start(
     recipe: Recipe, folder: Path, console: Console, say: Say, extras: Extras, *, fast: bool
 ) -> Run:
+    recipe = _as_begun(recipe, folder)
     check_applicable(recipe)
-    write_durably(folder / RECIPE, recipe.to_yaml())
+    if not (folder / RECIPE).exists():
+        write_durably(folder / RECIPE, recipe.to_yaml())
     device = choose_device(recipe.train.device)
     precision = _precision(recipe, folder, device, say)
     task = TASKS[recipe.objective.task](recipe, folder, say)
     recipe = task.settled(recipe)
+    note_others(recipe, folder)
     if fast:
         task = task.shrunk(2 * recipe.train.batch_size)
         recipe = recipe.replace(train__steps=2)
@@ -234,7 +237,6 @@ def _start(
     if device.type == "cpu":
         say(f"operations {native().said}")
     write_durably(folder / RECIPE, recipe.to_yaml())
-    note_others(recipe, folder)
     model = task.build_model(recipe, say)
     adapted = adapt(recipe, model, say)
     for module in model.modules():
@@ -299,6 +301,13 @@ def _start(
         say=say,
         last_save=time.monotonic(),
     )
+
+
+def _as_begun(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with the base that was chosen for the run in the folder when it began."""
+    if recipe.model.base != AUTO_BASE or not (folder / RECIPE).is_file():
+        return recipe
+    return recipe.replace(model__base=load_recipe(folder / RECIPE).model.base)
 
 
 def _precision(recipe: Recipe, folder: Path, device: torch.device, say: Say) -> Precision:

@@ -16,10 +16,10 @@ from igla.data.split import TEST, TRAIN, VALIDATION
 from igla.data.store import TokenStore, open_store
 from igla.errors import UserError
 from igla.infer.scoring import score
-from igla.model.bases import BUNDLED
+from igla.model.bases import BUNDLED, bundled_folder
 from igla.model.config import EncoderConfig, named_config
 from igla.model.encoder import SequenceClassifier
-from igla.model.folder import load_classifier, read_json
+from igla.model.folder import load_classifier, read_json, read_shape
 from igla.model.hub import base_folder
 from igla.model.ngrams import spell
 from igla.recipe import AUTO_BASE, Recipe
@@ -104,6 +104,10 @@ def _with_base(recipe: Recipe, dataset: Dataset, say: Say) -> Recipe:
     russian = mostly_russian(dataset.texts(sample(dataset.part(TRAIN), _FIT_SAMPLE, seed=0)))
     fitting = [name for name, base in BUNDLED.items() if russian and base.language == "ru"]
     if not fitting:
+        return recipe.replace(model__base=None)
+    reads = read_shape(bundled_folder(fitting[0]), dropout=0.0).max_positions
+    if recipe.text.max_length > reads:
+        say(f"from scratch, since {fitting[0]} reads {reads} tokens and text.max_length is more")
         return recipe.replace(model__base=None)
     say(f"base {fitting[0]}, since the texts are in Russian letters; --base none: from scratch")
     return recipe.replace(model__base=fitting[0])

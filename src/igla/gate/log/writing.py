@@ -35,7 +35,7 @@ def write(
     per_hour  feedbacks that one API key may give in an hour; None: as many as it likes
     slices    names of slices that the log may hold; None: any number
     """
-    beyond = _beyond(connection, entries, slices)
+    named, beyond = _new_slices(connection, entries, slices)
     new = [one for one in entries if isinstance(one, NewDecision) and one.slice not in beyond]
     if new:
         connection.execute(insert(DecisionRow), [asdict(one) for one in new])
@@ -44,6 +44,7 @@ def write(
     given = _Given(connection, per_hour)
     results: list[Stored | NotStored] = []
     trail: list[Event] = []
+    used: set[str | None] = set()  # slices of what was stored
     numbered: list[int] = []  # places of events in the results, whose numbers are not known yet
     for one in entries:
         try:
@@ -54,8 +55,10 @@ def write(
                 )
             if isinstance(one, NewDecision):
                 results.append(Stored(one.id))
+                used.add(one.slice)
             elif isinstance(one, NewFeedback):
                 results.append(_feedback(connection, one, known, before, given, trail))
+                used.add(one.slice)
             elif isinstance(one, Withdrawal):
                 results.append(_withdraw(connection, one, trail))
             else:
@@ -64,6 +67,8 @@ def write(
                 trail.append(one)
         except NotStored as refused:
             results.append(refused)
+    if begun := [name for name in named if name in used]:
+        connection.execute(insert(SliceRow), [{"name": name} for name in begun])
     numbers = audit.append(connection, trail)
     for place in numbered:
         stored = results[place]
@@ -147,21 +152,21 @@ def _withdraw(connection: Connection, one: Withdrawal, trail: list[Event]) -> St
     return Stored(one.feedback, row.weight)
 
 
-def _beyond(connection: Connection, entries: Sequence[Entry], most: int | None) -> set[str | None]:
-    """The names of slices that would be too many; all others are in the log from now on."""
+def _new_slices(
+    connection: Connection, entries: Sequence[Entry], most: int | None
+) -> tuple[list[str], set[str]]:
+    """The names of slices that are new here, and those that would be too many."""
     said = (one.slice for one in entries if isinstance(one, NewDecision | NewFeedback))
     names = [*dict.fromkeys(name for name in said if name)]
     if not names:
-        return set()
+        return [], set()
     there = set(connection.execute(select(SliceRow.name).where(SliceRow.name.in_(names))).scalars())
     new = [name for name in names if name not in there]
     if not new:
-        return set()
+        return [], set()
     count = connection.execute(select(func.count()).select_from(SliceRow)).scalar_one()
     room = len(new) if most is None else max(0, most - count)
-    if new[:room]:
-        connection.execute(insert(SliceRow), [{"name": name} for name in new[:room]])
-    return {*new[room:]}
+    return new[:room], {*new[room:]}
 
 
 def _decisions_of(connection: Connection, entries: Sequence[Entry]) -> dict[str, Any]:
