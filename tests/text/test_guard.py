@@ -47,19 +47,38 @@ def test_ordinary_texts_stay_as_they_are(text: str) -> None:
     assert GUARD.normalize_str(text) == text
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("Suka blyat", "сука блят"),
+        ("hochu v'yugu", "хочу вьюгу"),
+        ("moy yazyk", "мой язык"),
+        ("shchas pozhaluy", "щас пожалуй"),
+        ("mудак s kotom", "мудак с котом"),
+        ("t o l k o tak", "толко так"),
+        ("iphone 15, python3", "ипхоне 15, пытхон3"),
+    ],
+)
+def test_russian_in_latin_letters_is_read_when_asked_for(written: str, read: str) -> None:
+    assert guard(latin_as_russian=True).normalize_str(written) == read
+    assert GUARD.normalize_str(written) != read
+
+
 @given(text=st.text(max_size=60))
 def test_any_text_can_be_read(text: str) -> None:
     GUARD.normalize_str(text)
+    guard(latin_as_russian=True).normalize_str(text)
 
 
 def test_it_is_saved_with_the_tokenizer_and_acts_there() -> None:
     texts = ["собака лает дурак", "кошка мяукает отсюда"] * 20
     plain = train_tokenizer("wordpiece", texts, vocab_size=200, lowercase=True)
     guarded = train_tokenizer("wordpiece", texts, vocab_size=200, lowercase=True, guarded=True)
-    guard_tokenizer(plain)
-    for tokenizer in (plain, guarded):
+    guard_tokenizer(plain, latin_as_russian=True)
+    for tokenizer, spellings in ((plain, ["Дypak", "durak"]), (guarded, ["Дypak"])):
         reopened = TextEncoder(Tokenizer.from_str(tokenizer.to_str()), 64)
-        assert reopened.pieces(["Дypak"]) == reopened.pieces(["дурак"])
+        for spelling in spellings:
+            assert reopened.pieces([spelling]) == reopened.pieces(["дурак"])
 
 
 def test_most_of_what_evade_does_is_undone() -> None:

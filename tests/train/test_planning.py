@@ -161,6 +161,7 @@ def test_a_dry_run_has_rows_of_each_source(
         (["objective.r_drop=1", "model.dropout=0"], "by their dropout"),
         (["corpus.temperature=2"], "does nothing for objective.task=classify"),
         (["curriculum.judge=x"], "does nothing without"),
+        (["text.latin=russian"], "text.latin does nothing without text.guard"),
     ],
 )
 def test_settings_without_an_effect_are_refused(

@@ -130,6 +130,11 @@ class TextRecipe(Section):
         description="Whether the tokenizer undoes evasive spellings (look-alikes, signs and spaces "
         "in words, repeats, invisible signs); it then lowers the case.",
     )
+    latin: Literal["keep", "russian"] = Field(
+        "keep",
+        description="With guard: words in Latin letters stay as they are, or are read as Russian "
+        "ones that are written so («suka»), which English ones then are as well.",
+    )
     evasion: Share = Field(
         0.0,
         description="Share of the training texts shown with the spellings of those who evade "

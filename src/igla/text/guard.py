@@ -12,7 +12,9 @@ wherever that file is read. What it does, in this order:
 - a letter three times and more in a row is kept twice («нууууу»);
 - four and more letters apart by single spaces («д у р а к») are put together.
 
-Words of Latin letters alone, numbers, and signs between words stay as they are.
+Words of Latin letters alone, numbers, and signs between words stay as they are; unless Latin
+letters are to be read as Russian ones («suka»), which suits texts of which hardly a word is in a
+language that is written in them.
 """
 
 import re
@@ -47,6 +49,24 @@ RUSSIAN = {
     "4": "ч",
     "9": "я",
 }
+# What is read in Latin letters, alone or several together, of those who write Russian in them.
+_READ_AS = {
+    "shch": "щ",
+    "sch": "щ",
+    "sh": "ш",
+    "ch": "ч",
+    "zh": "ж",
+    "kh": "х",
+    "ts": "ц",
+    "yu": "ю",
+    "ju": "ю",
+    "ya": "я",
+    "ja": "я",
+    "yo": "ё",
+    "jo": "ё",
+    "x": "кс",
+    **dict(zip("abcdefghijklmnopqrstuvwz", "абцдефгхийклмнопкрстуввз", strict=True)),
+}
 _LETTER = "[а-яё]"
 _INVISIBLE = (
     r"[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u202a-\u202e"
@@ -56,7 +76,7 @@ _INVISIBLE = (
 _ROUNDS = 3
 
 
-def guard() -> normalizers.Sequence:
+def guard(*, latin_as_russian: bool = False) -> normalizers.Sequence:
     """The normaliser, which lowers the case as well."""
     steps = [
         normalizers.NFKC(),
@@ -69,6 +89,8 @@ def guard() -> normalizers.Sequence:
     for _ in range(_ROUNDS):
         steps += [_replaced(letter, russian) for letter, russian in alike]
         alike.reverse()
+    if latin_as_russian:
+        steps += _read_as_russian()
     doubles = "|".join(f"(?<={letter}{letter}){letter}" for letter in _alphabet())
     return normalizers.Sequence([*steps, _without(doubles), _without(_apart())])
 
@@ -87,6 +109,18 @@ def _replaced(alike: str, russian: str) -> normalizers.Replace:
     elif not alike.isalpha():
         pattern = rf"(?<={_LETTER}){found}(?={_LETTER})"
     return normalizers.Replace(Regex(pattern), russian)
+
+
+def _read_as_russian() -> list[normalizers.Replace]:
+    """A «y» is «й» behind a vowel, and «ы» elsewhere; an apostrophe amid letters softens."""
+    several, one = ({n: r for n, r in _READ_AS.items() if (len(n) > 1) == long} for long in (1, 0))
+    return [
+        *(normalizers.Replace(latin, russian) for latin, russian in several.items()),
+        normalizers.Replace(Regex("(?<=[aeiouаеёиоуыэюя])y"), "й"),
+        normalizers.Replace("y", "ы"),
+        *(normalizers.Replace(latin, russian) for latin, russian in one.items()),
+        normalizers.Replace(Regex(rf"(?<=[бвгджзклмнпрстфхцчшщ])'(?={_LETTER})"), "ь"),
+    ]
 
 
 def _apart() -> str:

@@ -130,11 +130,18 @@ class TextEncoder:
 
 
 def train_tokenizer(
-    kind: str, texts: Iterable[str], *, vocab_size: int, lowercase: bool, guarded: bool = False
+    kind: str,
+    texts: Iterable[str],
+    *,
+    vocab_size: int,
+    lowercase: bool,
+    guarded: bool = False,
+    latin_as_russian: bool = False,
 ) -> Tokenizer:
     """Train a WordPiece, BPE or Unigram tokenizer with BERT's special tokens, or BPE over bytes.
 
-    guarded  read through text.guard, which lowers the case in any event
+    guarded           read through text.guard, which lowers the case in any event
+    latin_as_russian  as there
 
     The texts are read twice. The result depends on them alone: what the library leaves to the
     order of its hash tables and threads, which changes from process to process, is settled here.
@@ -147,7 +154,7 @@ def train_tokenizer(
         [*steps, normalizers.Lowercase()] if lowercase else steps
     )
     if guarded:
-        guard_tokenizer(tokenizer)
+        guard_tokenizer(tokenizer, latin_as_russian=latin_as_russian)
     if kind == "wordpiece":
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece()
@@ -199,10 +206,10 @@ def add_mask(tokenizer: Tokenizer) -> None:
         tokenizer.add_special_tokens([MASK_OF_BYTES])
 
 
-def guard_tokenizer(tokenizer: Tokenizer) -> None:
+def guard_tokenizer(tokenizer: Tokenizer, *, latin_as_russian: bool = False) -> None:
     """Have a tokenizer read texts through text.guard, before its own normaliser."""
     own = [] if tokenizer.normalizer is None else [tokenizer.normalizer]
-    tokenizer.normalizer = normalizers.Sequence([guard(), *own])
+    tokenizer.normalizer = normalizers.Sequence([guard(latin_as_russian=latin_as_russian), *own])
 
 
 def vocabulary_for(words: int) -> int:

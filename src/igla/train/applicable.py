@@ -48,6 +48,7 @@ TASKS: dict[str, set[str]] = {
     "corpus.shares": _TEXTS,
     "corpus.temperature": _TEXTS,
     "text.guard": _ENCODERS,
+    "text.latin": _ENCODERS,
     "model.words": _ENCODERS,
     "model.ngrams": _ENCODERS,
     "model.dropout": _ENCODERS,
@@ -82,6 +83,8 @@ def check_applicable(recipe: Recipe) -> None:
         raise UserError("objective.task=wedlm goes on from a decoder: name it by --base.")
     if ("window" in recipe.model.mixers) != (recipe.model.sliding_window is not None):
         raise UserError("model.sliding_window goes with a window among model.mixers.")
+    if recipe.text.latin != "keep" and not recipe.text.guard:
+        raise UserError("text.latin does nothing without text.guard=true.")
     if recipe.model.ngrams and recipe.text.tokenizer != "wordpiece":
         raise UserError("model.ngrams asks for text.tokenizer=wordpiece.")
     if recipe.adapt.method == "none" and recipe.adapt != AdaptRecipe():

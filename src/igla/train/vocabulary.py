@@ -85,7 +85,7 @@ def _new_tokenizer(
     if base is not None:
         tokenizer = load_tokenizer(base)
         if recipe.text.guard:
-            guard_tokenizer(tokenizer)
+            guard_tokenizer(tokenizer, latin_as_russian=recipe.text.latin == "russian")
         if recipe.objective.task == "wedlm":
             add_mask(tokenizer)
         return TextEncoder(tokenizer, _max_length(recipe, base))
@@ -100,6 +100,7 @@ def _new_tokenizer(
         vocab_size=size,
         lowercase=recipe.text.lowercase,
         guarded=recipe.text.guard,
+        latin_as_russian=recipe.text.latin == "russian",
     )
     say(f"tokenizer: {recipe.text.tokenizer} of {tokenizer.get_vocab_size():,}, trained on train")
     return TextEncoder(tokenizer, recipe.text.max_length)
