@@ -5,7 +5,9 @@
 Takes the runs of benchmarks/quality.py (one a seed) as they are: their test rows, models and
 thresholds. In each test text of the label, each word of three letters and more is rewritten with
 the chance SHARE, by one kind of evasion at a time and by all kinds mixed. Prints a table of the
-recall on that label, mean over the seeds, and writes it with all figures to RUNS/robustness.json.
+recall on that label, mean over the seeds, and writes it with all figures to RUNS/robustness.json;
+the last line is the share of the other texts that get the label. Of a run whose tokenizer has no
+guard, «both readings» is the model by `igla serve` with `guard: true`.
 """
 
 import argparse
@@ -20,10 +22,33 @@ from igla.data.split import TEST, TRAIN
 from igla.evaluate.baseline import Baseline
 from igla.evaluate.decision import decide
 from igla.infer.classifier import Classifier
+from igla.infer.scoring import TOKENS_A_BATCH, outputs_of
 from igla.recipe import load_recipe
+from igla.serve.scoring import gathered
+from igla.serve.tokens import windows_of
 from igla.text.evasion import KINDS, evade
 
 ALL = "all kinds"
+CLEAN = "as they are"
+OTHERS = "other texts"
+
+
+class BothReadings:
+    """A classifier that scores texts as they are written and as text.guard reads them."""
+
+    def __init__(self, classifier: Classifier, wanted: int):
+        self.classifier, self.wanted = classifier, wanted
+
+    def probabilities(self, texts: list[str]) -> np.ndarray:
+        """[N, C], of texts of which each is cut where the model ends."""
+        rule = self.classifier.rule
+        cut = windows_of(self.classifier.encoder, texts, truncate=True, guarded=True)
+        some = max(1, TOKENS_A_BATCH // self.classifier.encoder.max_length)
+        batches = [
+            outputs_of(self.classifier.model, cut.sequences[start : start + some])
+            for start in range(0, len(cut.sequences), some)
+        ]
+        return gathered(rule, cut, np.concatenate(batches), self.wanted).probabilities
 
 
 def main() -> None:
@@ -45,25 +70,28 @@ def main() -> None:
 
 
 def measure(folder: Path, label: str, share: float) -> dict[str, dict[str, float]]:
-    """Recall of the model and of the baseline on the label's test texts, as they are and rewritten
-    by each kind."""
+    """Recall of each contestant on the label's test texts, as they are and rewritten by each kind,
+    and the share of the other texts that get the label."""
     recipe = load_recipe(folder / "recipe.yaml")
     dataset = load_dataset(recipe.data, recipe.train.seed)
     if label not in dataset.labels.classes:
         raise SystemExit(f"--label {label} is none of {', '.join(dataset.labels.classes)}.")
     wanted = dataset.labels.classes.index(label)
-    texts = rows_of(dataset, TEST, wanted)
+    texts = texts_of(dataset, TEST, dataset.labels.values == wanted)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     train = dataset.part(TRAIN)
     baseline = Baseline(dataset.texts(train), dataset.labels.values[train], dataset.weights[train])
+    model, cut = Classifier.load(folder / "model"), metrics["model"]["threshold"]
     contestants = {
-        "model": (Classifier.load(folder / "model"), metrics["model"]["threshold"]),
+        "model": (model, cut),
         "baseline": (baseline, metrics["baseline"]["threshold"]),
+        **({} if recipe.text.guard else {"both readings": (BothReadings(model, wanted), cut)}),
     }
-    shown = {"as they are": texts}
+    shown = {CLEAN: texts}
     for name, kinds in {**{kind: [kind] for kind in KINDS}, ALL: [*KINDS]}.items():
         draw = np.random.default_rng(recipe.train.seed)
         shown[name] = [evade(text, draw, share, kinds) for text in texts]
+    shown[OTHERS] = texts_of(dataset, TEST, dataset.labels.values != wanted)
     return {
         name: {
             who: float(np.mean(decide(one.probabilities(rewritten), False, cut) == wanted))
@@ -73,21 +101,25 @@ def measure(folder: Path, label: str, share: float) -> dict[str, dict[str, float
     }
 
 
-def rows_of(dataset: Dataset, part: int, wanted: int) -> list[str]:
-    """The texts of a part that have the wanted class."""
+def texts_of(dataset: Dataset, part: int, wanted: np.ndarray) -> list[str]:
+    """The texts of a part among the wanted rows [N] bool."""
     rows = dataset.part(part)
-    return dataset.texts(rows[dataset.labels.values[rows] == wanted])
+    return dataset.texts(rows[wanted[rows]])
 
 
 def lines(found: list[dict[str, Any]]) -> list[str]:
     """The means over the seeds as a Markdown table."""
-    table = ["| spelling | model | loses | baseline | loses |", "|---|---|---|---|---|"]
+    contestants = found[0][CLEAN]
+    table = [
+        f"| spelling | {' | '.join(f'{who} | loses' for who in contestants)} |",
+        f"|---|{'---|---|' * len(contestants)}",
+    ]
     for name in found[0]:
         cells = []
-        for who in ("model", "baseline"):
-            recall = np.mean([one[name][who] for one in found])
-            clean = np.mean([one["as they are"][who] for one in found])
-            cells += [f"{recall:.3f}", f"{clean - recall:.3f}"]
+        for who in contestants:
+            share = np.mean([one[name][who] for one in found])
+            clean = np.mean([one[CLEAN][who] for one in found])
+            cells += [f"{share:.3f}", "" if name in (CLEAN, OTHERS) else f"{clean - share:.3f}"]
         table.append(f"| {name} | {' | '.join(cells)} |")
     return table
 

@@ -68,6 +68,23 @@ def test_a_long_text_has_its_gravest_window_and_their_mean(server: str, trained:
     assert [one["mean"] for one in short["labels"]] == pytest.approx(expected, abs=1e-6)
 
 
+def test_evasive_spellings_are_scored_as_written_and_as_read(
+    serve: Callable[..., Any], trained: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "serve.yaml"
+    config.write_text("guard: true\n", encoding="utf-8")
+    texts = ["глу%пый гaдкий мер_зкий", "глупый гадкий мерзкий", "добрый дом"]
+    classifier = Classifier.load(trained / "model")
+    written, read, kind = classifier.probabilities(texts)[:, 1]
+    assert read > written + 0.01
+    with serve(str(trained), "--config", str(config)) as running:
+        answer = httpx.post(f"{running.address}/igla/v1/score", json={"texts": texts}).json()
+    found = [one["labels"][1] for one in answer["results"]]
+    assert [one["windows"] for one in answer["results"]] == [2, 1, 1]
+    assert [one["probability"] for one in found] == pytest.approx([read, read, kind], abs=1e-3)
+    assert found[0]["mean"] == pytest.approx((written + read) / 2, abs=1e-3)
+
+
 def test_the_settings_decide(serve: Callable[..., Any], trained: Path, tmp_path: Path) -> None:
     config = tmp_path / "serve.yaml"
     config.write_text("decisions: {rude: {review: 0.0, block: 0.0}}\n", encoding="utf-8")

@@ -119,7 +119,8 @@ class Service:
         """
         self.check_inputs(request, served, texts)
         grave = next(iter(attributes_of(self.settings, served.classes).values()))
-        work = score(self.engine, served, texts, grave, truncate=truncate)
+        guarded = self.settings.guard
+        work = score(self.engine, served, texts, grave, truncate=truncate, guarded=guarded)
         found = await self._worked(request, work)
         if keep and self.settings.log.texts:
             note(request, texts=list(texts))

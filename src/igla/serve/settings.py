@@ -80,6 +80,11 @@ class Settings(Section):
         description="Positions that a decoder which fills masks decides at once; auto: by "
         "measurement when it is loaded.",
     )
+    guard: bool = Field(
+        False,
+        description="Whether evasive spellings are scored as written and as text.guard reads them; "
+        "the graver score counts, of three classes the mean.",
+    )
     traces: bool = Field(
         False, description="Send spans of requests to OpenTelemetry's collector (igla[otel])."
     )

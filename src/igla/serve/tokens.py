@@ -7,6 +7,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from igla.text.guard import reading
 from igla.text.tokenizer import TextEncoder
 
 T = TypeVar("T")
@@ -24,7 +25,7 @@ class TextTooLong(Exception):
 
 @dataclass(frozen=True)
 class Windows:
-    """Token ids of texts, a long text in several windows that overlap.
+    """Token ids of texts, a long or evasive text in several windows.
 
     sequences  each at most as long as the model reads
     owner      [W] which text each is of
@@ -41,13 +42,20 @@ async def beside(texts: Sequence[str], work: Callable[[], T]) -> T:
     return work()
 
 
-def windows_of(encoder: TextEncoder, texts: Sequence[str], *, truncate: bool) -> Windows:
+def windows_of(
+    encoder: TextEncoder, texts: Sequence[str], *, truncate: bool, guarded: bool = False
+) -> Windows:
     """Cut texts into windows that overlap by a quarter, so that nothing falls between two; or to
-    their first window."""
+    their first window.
+
+    guarded  texts that text.guard reads otherwise have windows of that reading as well
+    """
     room = encoder.max_length - len(encoder.frame([]))
     sequences: list[np.ndarray] = []
     owner: list[int] = []
-    for number, ids in enumerate(encoder.pieces(texts)):
+    written = encoder.pieces(texts)
+    readings = _of_readings(encoder, texts, written) if guarded else []
+    for number, ids in [*enumerate(written), *readings]:
         for start in [0] if truncate else _starts(len(ids), room):
             sequences.append(np.array(encoder.frame(ids[start : start + room])))
             owner.append(number)
@@ -68,6 +76,15 @@ def whole(encoder: TextEncoder, texts: Sequence[str], cut: Side | None) -> list[
         kept = ids[-room:] if cut == "left" else ids[:room]
         sequences.append(np.array(encoder.frame(kept)))
     return sequences
+
+
+def _of_readings(
+    encoder: TextEncoder, texts: Sequence[str], written: list[list[int]]
+) -> list[tuple[int, list[int]]]:
+    """The number and the ids of each text of which the guard makes other ids than are `written`."""
+    read = {number: found for number, text in enumerate(texts) if (found := reading(text))}
+    of_read = zip(read, encoder.pieces([*read.values()]), strict=True)
+    return [(number, ids) for number, ids in of_read if ids != written[number]]
 
 
 def _starts(length: int, room: int) -> list[int]:

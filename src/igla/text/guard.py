@@ -18,6 +18,7 @@ language that is written in them.
 """
 
 import re
+from functools import cache
 
 from tokenizers import Regex, normalizers
 
@@ -93,6 +94,18 @@ def guard(*, latin_as_russian: bool = False) -> normalizers.Sequence:
         steps += _read_as_russian()
     doubles = "|".join(f"(?<={letter}{letter}){letter}" for letter in _alphabet())
     return normalizers.Sequence([*steps, _without(doubles), _without(_apart())])
+
+
+def reading(text: str) -> str | None:
+    """What the guard makes of a text; None where that is the text, but for the case."""
+    plain, guarded = _readers()
+    read: str = guarded.normalize_str(text)
+    return None if read == plain.normalize_str(text) else read
+
+
+@cache
+def _readers() -> tuple[normalizers.Sequence, normalizers.Sequence]:
+    return normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()]), guard()
 
 
 def _without(pattern: str) -> normalizers.Replace:
