@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from igla.data.batch import pack
 from igla.data.dataset import Dataset, load_dataset
 from igla.data.split import TEST, TRAIN
 from igla.evaluate.baseline import Baseline
 from igla.evaluate.decision import decide
 from igla.infer.classifier import Classifier
-from igla.infer.scoring import TOKENS_A_BATCH, outputs_of
+from igla.infer.scoring import score
 from igla.recipe import load_recipe
 from igla.serve.scoring import gathered
 from igla.serve.tokens import windows_of
@@ -31,6 +33,7 @@ from igla.text.evasion import KINDS, evade
 ALL = "all kinds"
 CLEAN = "as they are"
 OTHERS = "other texts"
+CPU = torch.device("cpu")
 
 
 class BothReadings:
@@ -41,14 +44,13 @@ class BothReadings:
 
     def probabilities(self, texts: list[str]) -> np.ndarray:
         """[N, C], of texts of which each is cut where the model ends."""
-        rule = self.classifier.rule
-        cut = windows_of(self.classifier.encoder, texts, truncate=True, guarded=True)
-        some = max(1, TOKENS_A_BATCH // self.classifier.encoder.max_length)
-        batches = [
-            outputs_of(self.classifier.model, cut.sequences[start : start + some])
-            for start in range(0, len(cut.sequences), some)
-        ]
-        return gathered(rule, cut, np.concatenate(batches), self.wanted).probabilities
+        one = self.classifier
+        cut = windows_of(one.encoder, texts, truncate=True, guarded=True)
+        lengths = np.array([len(ids) for ids in cut.sequences])
+        logits = score(
+            one.model, lengths, lambda rows: pack([cut.sequences[row] for row in rows]), CPU
+        )
+        return gathered(one.rule, cut, logits, self.wanted).probabilities
 
 
 def main() -> None:

@@ -21,4 +21,6 @@ def test_recall_is_measured_before_and_after(rows: Path, tmp_path: Path) -> None
     for who in ("model", "baseline"):
         assert recall["as they are"][who] == metrics[who]["per_class"]["rude"]["recall"]
         assert 0 <= recall["all kinds"][who] <= 1
+    for texts in ("as they are", "all kinds"):  # the graver of the two scores counts
+        assert recall[texts]["both readings"] >= recall[texts]["model"]
     assert "| look_alikes |" in done.stdout
