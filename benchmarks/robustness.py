@@ -16,15 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from igla.data.batch import pack
 from igla.data.dataset import Dataset, load_dataset
 from igla.data.split import TEST, TRAIN
 from igla.evaluate.baseline import Baseline
 from igla.evaluate.decision import decide
 from igla.infer.classifier import Classifier
-from igla.infer.scoring import score
 from igla.recipe import load_recipe
 from igla.serve.scoring import gathered
 from igla.serve.tokens import windows_of
@@ -33,7 +30,6 @@ from igla.text.evasion import KINDS, evade
 ALL = "all kinds"
 CLEAN = "as they are"
 OTHERS = "other texts"
-CPU = torch.device("cpu")
 
 
 class BothReadings:
@@ -46,11 +42,7 @@ class BothReadings:
         """[N, C], of texts of which each is cut where the model ends."""
         one = self.classifier
         cut = windows_of(one.encoder, texts, truncate=True, guarded=True)
-        lengths = np.array([len(ids) for ids in cut.sequences])
-        logits = score(
-            one.model, lengths, lambda rows: pack([cut.sequences[row] for row in rows]), CPU
-        )
-        return gathered(one.rule, cut, logits, self.wanted).probabilities
+        return gathered(one.rule, cut, one.logits_of(cut.sequences), self.wanted).probabilities
 
 
 def main() -> None:

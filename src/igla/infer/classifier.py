@@ -112,9 +112,12 @@ class Classifier:
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:
         """Logits [N, C] of texts, in float32 arithmetic."""
-        if not texts:
+        return self.logits_of(self.encoder.encode(texts).ids)
+
+    def logits_of(self, ids: Sequence[np.ndarray]) -> np.ndarray:
+        """Logits [N, C] of N texts or windows as token ids, each as the encoder frames it."""
+        if not len(ids):
             return np.empty((0, len(self.rule.classes)))
-        ids = self.encoder.encode(texts).ids
         lengths = np.array([len(sequence) for sequence in ids])
         device = next(self.model.parameters()).device
         return score(self.model, lengths, lambda rows: pack([ids[row] for row in rows]), device)
