@@ -25,11 +25,13 @@ from igla.infer.classifier import model_folder
 from igla.train.environment import environment
 
 IGLA = "igla serve"
+OTHER = [sys.executable, str(FOLDER / "server.py")]
 SERVERS = {
-    IGLA: None,
-    "FastAPI + transformers' pipeline": "pipeline",
-    "ONNX Runtime INT8, igla's web layer": "int8",
-    "igla's web layer alone": "nothing",
+    IGLA: igla_serve("{folder}"),
+    "igla serve --precision int8": igla_serve("{folder}", "--precision", "int8"),
+    "FastAPI + transformers' pipeline": [*OTHER, "pipeline", "{folder}", "{port}"],
+    "ONNX Runtime INT8, igla's web layer": [*OTHER, "int8", "{folder}", "{port}"],
+    "igla's web layer alone": [*OTHER, "nothing", "{folder}", "{port}"],
 }
 
 
@@ -50,8 +52,10 @@ def main() -> None:
         shutil.copytree(model_folder(asked.model), folder)
         single, many = write_bodies(asked.data, Path(scratch))
         for pair in range(asked.pairs):
-            for name in [*SERVERS][pair % 4 :] + [*SERVERS][: pair % 4]:
-                one = measure(SERVERS[name], folder, single, many, asked.seconds)
+            first = pair % len(SERVERS)
+            for name in [*SERVERS][first:] + [*SERVERS][:first]:
+                command = [word.replace("{folder}", str(folder)) for word in SERVERS[name]]
+                one = measure(command, single, many, asked.seconds)
                 found[name].append(one)
                 shown = ", ".join(f"{key} {value:.4g}" for key, value in one.items())
                 print(f"pair {pair + 1}: {name}: {shown}", flush=True)
@@ -62,11 +66,9 @@ def main() -> None:
     (asked.output / "serve.md").write_text("\n".join(table) + "\n", encoding="utf-8")
 
 
-def measure(
-    kind: str | None, folder: Path, single: Path, many: Path, seconds: float
-) -> dict[str, float]:
+def measure(command: list[str], single: Path, many: Path, seconds: float) -> dict[str, float]:
     """Of one server: seconds to start, milliseconds at low load, requests a second at most."""
-    with running(command_of(kind, folder)) as server:
+    with running(command) as server:
         ask(server.port, many, connections=8, seconds=2.0)  # warm
         low_ms = ask(server.port, single, connections=1, seconds=seconds, pause=0.02)
         high_ms = ask(server.port, many, connections=32, seconds=seconds)
@@ -77,13 +79,6 @@ def measure(
         "rate": len(high_ms) / seconds,
         "p99_full": float(np.percentile(high_ms, 99)),
     }
-
-
-def command_of(kind: str | None, folder: Path) -> list[str]:
-    """Starts igla's server, or another (see serving/server.py)."""
-    if kind is None:
-        return igla_serve(str(folder))
-    return [sys.executable, str(FOLDER / "server.py"), kind, str(folder), "{port}"]
 
 
 def ask(port: int, bodies: Path, **job: Any) -> np.ndarray:
