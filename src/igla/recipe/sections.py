@@ -290,7 +290,7 @@ class ObjectiveRecipe(Section):
         description="Learn at embeddings moved for the worse as well: by one step, or by three.",
     )
     adversary_reach: Positive = Field(
-        0.1, description="How far, as a share of the length of the sequence's embeddings."
+        0.01, description="How far, as a share of the length of the sequence's embeddings."
     )
 
 
