@@ -12,6 +12,7 @@ from igla.gate.judge import (
     average_precision,
     change_in_pr_auc,
     cut_at_rate,
+    cut_that_keeps,
     false_positive_rates,
     judge,
 )
@@ -90,6 +91,18 @@ def test_a_rise_of_one_slices_false_positives_is_enough_to_reject() -> None:
     # Another cut mends it.
     higher = decided(worse, rows(1.0, 1.3, 60), (0.5, 0.52), rules=Rules(fall=0.1))
     assert higher.passed, higher.reason
+
+
+def test_a_better_copy_that_blocks_too_much_is_cut_higher_and_passes() -> None:
+    holdout, recent = rows(1.0, 1.5, 4000), rows(1.0, 1.5, 400)
+    eager = (0.5, 0.2)
+    assert not decided(holdout, recent, eager).passed
+    cut = cut_that_keeps(holdout, eager, RULES)
+    kept = decided(holdout, recent, (0.5, cut))
+    assert kept.passed, kept.reason
+    # No higher than it takes: a little lower, and a slice rises too far.
+    assert not decided(holdout, recent, (0.5, cut - 0.01)).passed
+    assert cut_that_keeps(holdout, (0.5, 0.99), RULES) == 0.99
 
 
 def test_slices_with_few_rows_are_not_judged() -> None:

@@ -93,7 +93,7 @@ def judge(
     on_holdout = _on_holdout(holdout, best, rules, reasons)
     rates = false_positive_rates(holdout, cuts, rules.fewest_slice)
     for name, (before, after) in rates.items():
-        if after - before > rules.false_rise:
+        if after - before > rules.false_rise + TINY:
             reasons.append(
                 f"in the slice {name} {after:.1%} of what is to be allowed would be blocked, "
                 f"after {before:.1%}"
@@ -158,16 +158,30 @@ def false_positive_rates(
     """By slice: the shares of what is to be allowed that each version blocks. Slices with fewer
     rows to be allowed are left out; `all` is the rows together, however few."""
     allowed = opinions.take(np.flatnonzero(~opinions.blocked))
-    slices = {"all": np.full(len(allowed.blocked), True)}
-    slices |= {str(name): allowed.slices == name for name in np.unique(allowed.slices)}
     return {
         name: (
             float((allowed.before[rows] >= cuts[0]).mean()),
             float((allowed.after[rows] >= cuts[1]).mean()),
         )
-        for name, rows in slices.items()
-        if rows.sum() >= (fewest if name != "all" else 1)
+        for name, rows in _judged_slices(allowed, fewest).items()
     }
+
+
+def cut_that_keeps(holdout: Opinions, cuts: tuple[float, float], rules: Rules) -> float:
+    """The copy's cut, raised as far as it takes for no slice's false-positive rate to rise by more
+    than false_rise.
+
+    cuts  as in `judge`
+
+    Where to cut is a matter of how much is blocked, not of which version knows better: a copy that
+    ranks better would else be turned down because the version before it happened to be cut high.
+    """
+    allowed = holdout.take(np.flatnonzero(~holdout.blocked))
+    cut = cuts[1]
+    for rows in _judged_slices(allowed, rules.fewest_slice).values():
+        before = float((allowed.before[rows] >= cuts[0]).mean())
+        cut = max(cut, cut_at_rate(allowed.after[rows], before + rules.false_rise))
+    return cut
 
 
 def cut_at_rate(allowed: np.ndarray, rate: float) -> float:
@@ -189,6 +203,17 @@ def cut_at_rate(allowed: np.ndarray, rate: float) -> float:
 # Where the serving version ranks recent feedback so well, its errors are no longer of rank.
 _RANKED = 0.99
 _FIGURES = {"pr_auc": "PR-AUC", "log_likelihood": "mean log-probability of what is right"}
+
+
+def _judged_slices(allowed: Opinions, fewest: int) -> dict[str, np.ndarray]:
+    """Which rows [N] bool are of which slice, `all` of them together; of rows to be allowed."""
+    slices = {"all": np.full(len(allowed.blocked), True)}
+    slices |= {str(name): allowed.slices == name for name in np.unique(allowed.slices)}
+    return {
+        name: rows
+        for name, rows in slices.items()
+        if rows.sum() >= (fewest if name != "all" else 1)
+    }
 
 
 def _on_holdout(

@@ -9,7 +9,7 @@ import numpy as np
 
 from igla.evaluate.calibration import fit_temperature
 from igla.gate.beginning import block_cut, block_scores
-from igla.gate.judge import Opinions, Verdict, average_precision, cut_at_rate, judge
+from igla.gate.judge import Opinions, Verdict, average_precision, cut_at_rate, cut_that_keeps, judge
 from igla.gate.material import Rows, slice_of
 from igla.gate.poison import Lesson
 from igla.gate.policy import Policy
@@ -30,9 +30,12 @@ def calibrated(
     rule = replace(rule, temperature=fit_temperature(logits, labels))
     allowed = rule.probabilities(logits)[rows.targets == 1, block]
     cut = cut_at_rate(allowed, rate)
-    return Classifier(
-        copy.model, copy.encoder, replace(rule, threshold=cut if block == 1 else 1 - cut)
-    )
+    return _cut_at(Classifier(copy.model, copy.encoder, rule), block, cut)
+
+
+def _cut_at(copy: Classifier, block: int, cut: float) -> Classifier:
+    rule = replace(copy.rule, threshold=cut if block == 1 else 1 - cut)
+    return Classifier(copy.model, copy.encoder, rule)
 
 
 def judged_by(
@@ -41,8 +44,9 @@ def judged_by(
     copy: Classifier,
     recently: Sequence[Lesson],
     policy: Policy,
-) -> tuple[Verdict, dict[str, Any]]:
-    """The verdict, and the figures that are kept of it."""
+) -> tuple[Classifier, Verdict, dict[str, Any]]:
+    """The copy, cut so that it keeps to the rule of false positives; the verdict; and the figures
+    that are kept of it."""
     whole, block = learner.material.holdout, learner.block
     outdated = policy.outdated(whole)
     holdout, changed = whole.without(outdated), policy.changed(whole)
@@ -53,10 +57,14 @@ def judged_by(
     )
     slices = np.array([slice_of(one.text, one.slice) for one in recently], dtype=object)
     on_recent = _opinions(block, parent, copy, recent, slices)
-    cuts = (block_cut(parent.rule, block), block_cut(copy.rule, block))
+    rules, cuts = (
+        learner.settings.rules,
+        (block_cut(parent.rule, block), block_cut(copy.rule, block)),
+    )
+    cuts = (cuts[0], cut_that_keeps(on_holdout, cuts, rules))
     on_changed = _opinions(block, parent, copy, changed, changed.slices)
     best = _best(learner, holdout)
-    verdict = judge(on_holdout, on_recent, on_changed, cuts, best, learner.settings.rules)
+    verdict = judge(on_holdout, on_recent, on_changed, cuts, best, rules)
     if len(outdated):
         said = f"{verdict.reason}; {len(outdated):,} rows of the holdout are of an older policy"
         verdict = replace(verdict, reason=said)
@@ -66,7 +74,7 @@ def judged_by(
         "temperature": copy.rule.temperature,
         "cut": cuts[1],
     }
-    return verdict, figures
+    return _cut_at(copy, block, cuts[1]), verdict, figures
 
 
 def _opinions(

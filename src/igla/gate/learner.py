@@ -79,7 +79,7 @@ def run_round(
     except UserError as diverged:  # as it would again
         return Ended(None, False, False, f"given up: {diverged}", {})
     copy = calibrated(learner, parent.rule, copy, rate, policy)
-    verdict, figures = judged_by(learner, parent, copy, gathered.recently, policy)
+    copy, verdict, figures = judged_by(learner, parent, copy, gathered.recently, policy)
     about = About(
         parent=at_work.parent,
         lessons=at_work.until,
