@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from igla.cli import main
+from igla.gate.log import GateLog
 from igla.recipe import Recipe, field_names, load_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +30,7 @@ def user_folder(rows: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "books" / "one.txt").write_text("\n\n".join(texts * 2), encoding="utf-8")
     with lzma.open(tmp_path / "chats.txt.xz", "wt", encoding="utf-8") as file:
         file.write("\n\n".join(f"{text} вот так вот" for text in texts))
+    GateLog(f"sqlite:///{tmp_path}/gate.db").close()  # as a gate's server has made it
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -36,7 +36,10 @@ def igla(url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     return run
 
 
-def test_feedback_is_given_counted_exported_and_erased(igla: Igla, tmp_path: Path) -> None:
+def test_feedback_is_given_counted_exported_and_erased(
+    igla: Igla, url: str, tmp_path: Path
+) -> None:
+    GateLog(url).close()
     given = ("feedback", "--text", "какой гадкий дом", "wrongly_allowed", "--who", "anna")
     status, out, _ = igla(*given)
     assert status == 0 and out.startswith("f_") and out.endswith("\tweight 4\n")
@@ -49,14 +52,36 @@ def test_feedback_is_given_counted_exported_and_erased(igla: Igla, tmp_path: Pat
     assert status == 2 and "no decision d_0" in err
 
 
-@pytest.mark.parametrize("words", [("status",), ("export", "a.csv"), ("erase", "--person", "anna")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status",),
+        ("export", "a.csv"),
+        ("erase", "--person", "anna"),
+        ("feedback", "--text", "дом", "confirmed_allow"),
+        ("import", "old.csv"),
+    ],
+)
 def test_a_log_that_is_not_there_is_no_empty_one(
     igla: Igla, tmp_path: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "old.csv").write_text("text,label\nдом,1\n", encoding="utf-8")
     status, _, err = igla(*words)
-    assert status == 2 and "There is no log" in err
-    assert not [*tmp_path.iterdir()]
+    assert status == 2 and "There is no log" in err and "igla gate serve makes it" in err
+    assert [one.name for one in tmp_path.iterdir()] == ["old.csv"]
+
+
+@pytest.mark.parametrize("nobody", ["", " \t"])
+def test_nobodys_name_and_nobodys_text_are_refused(igla: Igla, url: str, nobody: str) -> None:
+    with closing(GateLog(url)) as log:
+        assert igla("feedback", "--text", "дом", "confirmed_allow")[0] == 0  # of nobody by name
+        status, _, err = igla("erase", "--person", nobody)
+        assert status == 2 and "name of the person is empty" in err
+        status, _, err = igla("feedback", "--text", nobody, "confirmed_allow")
+        assert status == 2 and "--text is empty" in err
+        assert [one.text for one in log.feedback_since(0)] == ["дом"]
+        assert [one.event for one in log.audit()] == ["feedback"]
 
 
 def test_who_has_no_name_is_noted_by_number(
@@ -72,6 +97,7 @@ def test_who_has_no_name_is_noted_by_number(
 def test_what_others_still_read_is_not_said_to_be_gone_from_the_files(
     igla: Igla, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    GateLog(url).close()
     igla("feedback", "--text", "тайна", "confirmed_block", "--who", "anna")
     soon = [one.replace("20000", "50") for one in database._SQLITE_SETTINGS]
     monkeypatch.setattr(database, "_SQLITE_SETTINGS", soon)
@@ -84,7 +110,30 @@ def test_what_others_still_read_is_not_said_to_be_gone_from_the_files(
         assert "тайна".encode() not in file.read_bytes()
 
 
-def test_a_moment_that_no_calendar_has_is_told_with_its_row(igla: Igla, tmp_path: Path) -> None:
+def test_what_import_advises_is_what_it_has(igla: Igla, url: str, tmp_path: Path) -> None:
+    file = tmp_path / "old.csv"
+    file.write_text("id,remark,verdict\n1,дом с садом,1.5\n", encoding="cp1251")
+    with closing(GateLog(url)) as log:
+        words = ["import", str(file)]
+        advised = (
+            ("--encoding", "cp1251"),
+            ("--text-column", "remark"),
+            ("--label-column", "verdict"),
+        )
+        for option, value in advised:
+            status, _, err = igla(*words)
+            assert status == 2 and option in err
+            words += [option, value]
+        assert igla(*words)[1] == "1 feedbacks stored, 0 were there\n"
+        assert [(one.text, one.outcome) for one in log.feedback_since(0)] == [
+            ("дом с садом", "override_allow")
+        ]
+
+
+def test_a_moment_that_no_calendar_has_is_told_with_its_row(
+    igla: Igla, url: str, tmp_path: Path
+) -> None:
+    GateLog(url).close()
     rows = "text,label,at\nдом,1,9999-12-31T23:59:59-14:00\n"
     (tmp_path / "old.csv").write_text(rows, encoding="utf-8")
     status, _, err = igla("import", str(tmp_path / "old.csv"))

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from igla.cli import versions
+from igla.cli.options import Encoding, TextColumn
 from igla.cli.serving import (
     Certificate,
     Config,
@@ -105,12 +106,17 @@ def import_(
     minus_one: Annotated[
         str, typer.Option(help="What -1.0 means there: wrongly_allowed or wrongly_blocked.")
     ] = "wrongly_allowed",
+    text_column: TextColumn = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Column of the outcomes, if not found by name.")
+    ] = None,
+    encoding: Encoding = None,
     log: Log = _LOG,
 ) -> None:
     """Take the feedback of a file into a log; each row once, however often."""
     from igla.gate.log.command import import_log
 
-    import_log(log, file, minus_one)
+    import_log(log, file, minus_one, text_column, label_column, encoding)
 
 
 @app.command(epilog="Example: igla gate erase --older-than 90d")

@@ -22,7 +22,7 @@ from igla.terminal import plain_console
 
 def print_status(url: str) -> None:
     """Print what is in a log, and whether its audit trail is whole; UserError when it is not."""
-    with _log(url, make=False) as log:
+    with _log(url) as log:
         counts, fault, trail = log.counts(), log.audit_fault(), log.audit_end()
     print(f"log\t{log.database}")
     for kind, table in counts.items():
@@ -41,6 +41,8 @@ def give_feedback(url: str, words: list[str], text: str | None, who: str) -> Non
     *decisions, outcome = words
     if len(decisions) != (text is None):
         raise UserError("Give a decision and an outcome, or --text and an outcome.")
+    if text is not None and not text.strip():
+        raise UserError("--text is empty: write the text that was decided on.")
     decision = decisions[0] if decisions else None
     with _log(url) as log:
         (stored,) = log.write(
@@ -62,17 +64,32 @@ def give_feedback(url: str, words: list[str], text: str | None, who: str) -> Non
 
 def export_log(url: str, path: Path, what: str) -> None:
     """Write a log's records to a file, and say how many."""
-    with _log(url, make=False) as log:
+    with _log(url) as log:
         count = export(log, path, what)
     plain_console(stderr=True).print(f"{count:,} rows of {what} in {path}")
 
 
-def import_log(url: str, file: Path, minus_one: str) -> None:
-    """Store the feedback of a file, and say how much of it is new."""
+def import_log(
+    url: str,
+    file: Path,
+    minus_one: str,
+    text_column: str | None,
+    label_column: str | None,
+    encoding: str | None,
+) -> None:
+    """Store the feedback of a file, and say how much of it is new; see import_feedback."""
     if minus_one not in get_args(MinusOne):
         raise UserError(f"--minus-one is {' or '.join(get_args(MinusOne))}, not {minus_one}.")
     with _log(url) as log:
-        done = import_feedback(log, file, minus_one, at_command_line())  # type: ignore[arg-type]
+        done = import_feedback(
+            log,
+            file,
+            minus_one,  # type: ignore[arg-type]
+            at_command_line(),
+            text_column=text_column,
+            label_column=label_column,
+            encoding=encoding,
+        )
     print(f"{done.stored:,} feedbacks stored, {done.known:,} were there")
 
 
@@ -80,7 +97,7 @@ def erase(url: str, person: str | None, older_than: str | None) -> None:
     """Erase one person's records, or old ones, and say how many."""
     if (person is None) == (older_than is None):
         raise UserError("Name --person, or --older-than; one of them.")
-    with _log(url, make=False) as log:
+    with _log(url) as log:
         if person is not None:
             erased = log.erase_person(person, at_command_line())
         else:
@@ -89,9 +106,9 @@ def erase(url: str, person: str | None, older_than: str | None) -> None:
 
 
 @contextmanager
-def _log(url: str, *, make: bool = True) -> Iterator[GateLog]:
-    """make  False where a new, empty log would only hide that its name is wrong"""
-    with closing(GateLog(url, make=make)) as log:
+def _log(url: str) -> Iterator[GateLog]:
+    """The server's log. An empty one that is made would only hide that its name is wrong."""
+    with closing(GateLog(url, make=False)) as log:
         try:
             yield log
         except DBAPIError as error:

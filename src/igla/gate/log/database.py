@@ -21,6 +21,7 @@ HEAD = "0002"
 _REVISION = text("SELECT version_num FROM alembic_version")
 # "igla", as the number of the advisory lock.
 _LOCK = text("SELECT pg_advisory_xact_lock(1768385633)")
+_NONE = "name the server's with --log; igla gate serve makes it"
 _BUSY_SECONDS = 20
 # A server that has gone without a word is given up after so long, not after hours.
 _POSTGRESQL_SETTINGS = {"connect_timeout": 10, "tcp_user_timeout": _BUSY_SECONDS * 1000}
@@ -100,7 +101,7 @@ class Database:
     def _bring_up_to_date(self, make: bool) -> None:
         revision = self._revision()
         if revision is None and not make:
-            raise UserError(f"There is no log in {self}: name the server's with --log.")
+            raise UserError(f"There is no log in {self}: {_NONE}.")
         if revision != HEAD:
             from igla.gate.log.migrating import migrate  # Alembic takes longer than a rollback may
 
@@ -141,7 +142,7 @@ def _engine(url: URL, make: bool) -> Engine:
         return engine
     file = Path(str(url.database))
     if not make and not (file.is_file() and file.stat().st_size):
-        raise UserError(f"There is no log {file}: name the server's with --log.")
+        raise UserError(f"There is no log {file}: {_NONE}.")
     _make(file)
     engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
     event.listen(engine, "connect", _set_up_sqlite)

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, insert, literal, or_, select
 
+from igla.errors import UserError
 from igla.gate.log import audit
 from igla.gate.log.records import Event, Reason, now
 from igla.gate.log.tables import DecisionRow, FeedbackRow, GoneRow
@@ -19,7 +20,12 @@ class Erased:
 
 
 def erase_person(connection: Connection, person: str, actor: str) -> Erased:
-    """Erase what is about a person (subject) and what they have said (who), in a transaction."""
+    """Erase what is about a person (subject) and what they have said (who), in a transaction.
+
+    UserError for a name of nothing, which is the `who` of all feedback that names nobody.
+    """
+    if not person.strip():
+        raise UserError("The name of the person is empty: name whose records are to be erased.")
     about = DecisionRow.subject == person
     said = or_(FeedbackRow.subject == person, FeedbackRow.who == person)
     return _erase(connection, about, said, "erased", actor)

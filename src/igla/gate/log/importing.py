@@ -30,7 +30,16 @@ class Imported:
     known: int
 
 
-def import_feedback(log: GateLog, file: Path, minus_one: MinusOne, actor: str) -> Imported:
+def import_feedback(
+    log: GateLog,
+    file: Path,
+    minus_one: MinusOne,
+    actor: str,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    encoding: str | None = None,
+) -> Imported:
     """Store the feedback of a CSV, TSV, JSONL or Parquet file, each row once however often the
     file is imported.
 
@@ -38,9 +47,12 @@ def import_feedback(log: GateLog, file: Path, minus_one: MinusOne, actor: str) -
     are there, `who`, `subject`, `slice` and `at` (ISO 8601). The whole file is read before anything
     is stored; UserError names its first row that will not do.
 
-    minus_one  what −1.0 means in this file
+    minus_one     what −1.0 means in this file
+    text_column   where the texts and the outcomes are, if not under a usual name
+    label_column
+    encoding      of a text file; None: UTF-8
     """
-    rows = [*_rows(file, minus_one)]
+    rows = [*_rows(file, minus_one, text_column, label_column, encoding)]
     stored = known = 0
     for start in range(0, len(rows), _TOGETHER):
         for one in log.write(rows[start : start + _TOGETHER]):
@@ -51,11 +63,19 @@ def import_feedback(log: GateLog, file: Path, minus_one: MinusOne, actor: str) -
     return Imported(stored, known)
 
 
-def _rows(file: Path, minus_one: MinusOne) -> Iterator[NewFeedback]:
-    source = open_source(file)
-    label = next((name for name in source.columns if name.casefold() == "outcome"), None)
+def _rows(
+    file: Path,
+    minus_one: MinusOne,
+    text_column: str | None,
+    label_column: str | None,
+    encoding: str | None,
+) -> Iterator[NewFeedback]:
+    source = open_source(file, encoding)
+    label = label_column or next(
+        (name for name in source.columns if name.casefold() == "outcome"), None
+    )
     columns = choose_columns(
-        source.columns, None, label and [label], labels_required=True, where=str(file)
+        source.columns, text_column, label and [label], labels_required=True, where=str(file)
     )
     (label,) = columns.labels
     seen: Counter[str] = Counter()

@@ -10,9 +10,9 @@ from igla.gate.outcomes import Outcome
 if TYPE_CHECKING:  # whose module loads torch, and a log needs none
     from igla.serve.decisions import Verdict
 
-# Where feedback came from: the gate's own route, Perspective's suggestscore, the server's page,
-# the command line, a file of an older log.
-Source = Literal["gate", "perspective", "page", "command", "import"]
+# Where feedback came from: the gate's own route, which the page uses too, Perspective's
+# suggestscore, the command line, a file of an older log.
+Source = Literal["gate", "perspective", "command", "import"]
 Reason = Literal["erased", "expired", "withdrawn"]
 
 
