@@ -106,6 +106,8 @@ def infer_with(client: triton.InferenceServerClient, binary: bool, scores: np.nd
     assert found.get_response()["id"] == "17"
     with pytest.raises(triton.InferenceServerException, match="no model other"):
         client.infer("other", [texts])
+    with pytest.raises(triton.InferenceServerException, match="no version 9 of model default"):
+        client.infer("default", [texts], model_version="9")
 
 
 def test_what_is_served_is_told(server: str) -> None:

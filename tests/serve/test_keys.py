@@ -82,10 +82,15 @@ def test_wrong_use_is_refused_in_one_sentence(file: Path) -> None:
         revoke_key(file, "shop")
     with pytest.raises(UserError, match="1 to 100"):
         add_key(file, "", ("score",), None)
+    with pytest.raises(UserError, match="can be printed"):
+        add_key(file, "forum\n", ("score",), None)
     with pytest.raises(UserError, match="no folder"):
         add_key(file.parent / "none" / "keys.json", "a", ("score",), None)
     file.write_text('[{"name": "a"}]', encoding="utf-8")
     with pytest.raises(UserError, match="no file of keys"):
+        read_keys(file)
+    file.write_text('[{"name": "a", "digest": "secret", "scopes": ["score"]}]', encoding="utf-8")
+    with pytest.raises(UserError, match="no file of keys: 0.digest"):
         read_keys(file)
 
 

@@ -60,6 +60,11 @@ WRONG = [
     ("/v2/models/default/infer", infer_body(shape=[2**63] * 8), 400),
     ("/v2/models/other/infer", b"{}", 404),
     (ANALYZE, b'{"comment": {"text": "a"}, "requestedAttributes": {"\\ud800": {}}}', 400),
+    (ANALYZE, b'{"comment": {"text": null}, "requestedAttributes": {"TOXICITY": {}}}', 400),
+    ("/v1alpha1/comments:analyse", b"{}", 404),
+    ("/v1/completion", b"{}", 404),
+    ("/v2/health/live", b"{}", 405),
+    ("/nothing", b"{}", 404),
 ]
 
 
@@ -70,8 +75,37 @@ def test_what_is_wrong_is_said_in_the_protocols_shape(
     answer = httpx.post(server + path, content=body, headers={"content-type": "application/json"})
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]
+    assert isinstance(error, dict if path.startswith("/v1") else str)
     message = error if isinstance(error, str) else error["message"]
-    assert len(message) > 10 and "\n" not in message
+    assert len(message) > 10 and "\n" not in message and "Value error" not in message
+
+
+def test_null_stands_for_what_is_not_given(server: str) -> None:
+    body = {
+        "comment": {"text": "Спасибо", "type": None},
+        "requestedAttributes": {"TOXICITY": {"scoreThreshold": None}},
+        "languages": None,
+        "doNotStore": None,
+        "spanAnnotations": None,
+    }
+    answer = httpx.post(server + ANALYZE, json=body)
+    assert answer.status_code == 200, answer.text
+    assert "TOXICITY" in answer.json()["attributeScores"]
+
+
+def test_a_body_of_no_kind_is_json_unless_a_browser_sends_it(server: str) -> None:
+    body = json.dumps({"inputs": "Спасибо"}).encode()
+    assert httpx.post(f"{server}/predict", content=body).status_code == 200
+    foreign = {"origin": "https://example.org"}
+    assert httpx.post(f"{server}/predict", content=body, headers=foreign).status_code == 422
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/v2/health/ready", "/metrics"])
+def test_head_is_answered_as_get_without_a_body(path: str, server: str) -> None:
+    head, get = httpx.head(server + path), httpx.get(server + path)
+    assert head.status_code == get.status_code == 200
+    assert head.headers.get("content-type") == get.headers.get("content-type")
+    assert head.content == b""
 
 
 @pytest.mark.parametrize(
@@ -187,6 +221,9 @@ def test_a_full_queue_is_said_at_once(
         ("limits: {inputs: 0}", "limits.inputs"),
         ("colour: red", "colour"),
         ("attributes: {INSULT: angry}", "no model has the class angry; there are kind, rude"),
+        ("categories: {insult: rude}", "OpenAI has no such category"),
+        ("limits: {seconds: .inf}", "limits.seconds"),
+        ("decisions: {rude: {review: 0.95}}", "decisions.rude: review is above block."),
         ("{", "not YAML"),
         (None, "cannot be read"),
     ],

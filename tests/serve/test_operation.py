@@ -118,7 +118,8 @@ def test_wrong_words_are_one_sentence(trained: Path, tmp_path: Path) -> None:
         taken.listen()
         port = str(taken.getsockname()[1])
         assert "Address already in use" in refused(str(trained), "--port", port)
-    assert "cannot be listened at" in refused(str(trained), "--host", "256.1.1.1")
+    for host in ("256.1.1.1", "a..b"):
+        assert "cannot be listened at" in refused(str(trained), "--host", host)
     assert "go together" in refused(str(trained), "--tls-key", "key.pem")
     nothing = tmp_path / "nothing.pem"
     words = ["--tls-certificate", str(nothing), "--tls-key", str(nothing)]

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from igla.adapt.folder import is_adapter
 from igla.adapt.opened import open_classifier
 from igla.data.batch import pack
-from igla.errors import UserError
+from igla.errors import UserError, first_fault
 from igla.evaluate.decision import apply_temperature, decide
 from igla.infer.scoring import score
 from igla.model.encoder import SequenceClassifier
@@ -144,9 +144,7 @@ def _saved(file: Path, content: dict[str, Any]) -> DecisionRule:
     try:
         return TypeAdapter(DecisionRule).validate_python(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{file}, {where}: {first['msg']}.") from None
+        raise UserError(f"{file}, {first_fault(error)}.") from None
 
 
 def _described(config: dict[str, Any], model: SequenceClassifier) -> DecisionRule:

@@ -8,9 +8,10 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
 
 from igla.serve import page
-from igla.serve.border import Border, Part
+from igla.serve.border import Border, HeadAsGet, Part, refused_at
 from igla.serve.engine import Engine
 from igla.serve.extension import Extension
 from igla.serve.generation import GenerationEngine
@@ -21,7 +22,7 @@ from igla.serve.metrics import Metrics
 from igla.serve.models import Models, Served
 from igla.serve.protocols import completions, kserve, openai, own, perspective, tei
 from igla.serve.protocols.discovery import discovery
-from igla.serve.service import Service
+from igla.serve.service import Refused, Service
 from igla.serve.settings import Settings
 from igla.serve.suggestions import SuggestionSink
 from igla.serve.tracing import TracedApp, Tracing, tracing_by_otlp
@@ -83,6 +84,16 @@ def create_app(
     for part in parts:
         app.include_router(part.router)
 
+    @app.exception_handler(HTTPException)
+    async def refuse(request: Request, error: HTTPException) -> Response:
+        """What has no route, in the shape of the protocol whose address it is like."""
+        path = request.url.path
+        said = {404: f"There is nothing at {path}.", 405: f"{path} does not take {request.method}."}
+        message = said.get(error.status_code, str(error.detail))
+        response = refused_at(path, Refused(error.status_code, message), parts)
+        response.headers.update(error.headers or {})
+        return response
+
     @app.get("/metrics", tags=["Operation"])
     async def show_metrics() -> Response:
         """Figures for Prometheus."""
@@ -97,4 +108,5 @@ def create_app(
     app.add_middleware(Border, service=service, parts=parts)
     if tracing is not None:
         app.add_middleware(TracedApp, tracing=tracing)
+    app.add_middleware(HeadAsGet)
     return app

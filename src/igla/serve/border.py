@@ -39,6 +39,7 @@ class Border:
             await self.app(scope, receive, send)
             return
         start, status = time.perf_counter(), 500
+        scope["headers"] = _with_kind(scope["headers"])
 
         async def send_counted(message: Message) -> None:
             nonlocal status
@@ -55,7 +56,8 @@ class Border:
             if body is not None:
                 fault = self._fullness(scope)
             if fault is not None:
-                await self._refusal(scope["path"], fault)(scope, receive, send_counted)
+                refused = refused_at(scope["path"], fault, self.parts)
+                await refused(scope, receive, send_counted)
             elif body is None:
                 status = CLIENT_LEFT
             else:
@@ -102,14 +104,34 @@ class Border:
         except TimeoutError:
             return None, Refused(408, f"The body did not come within {limits.seconds:g} s.")
 
-    def _refusal(self, path: str, fault: Refused) -> Response:
-        """An error in the shape of the part that a path is of."""
-        fitting = (
-            part
-            for part in self.parts
-            if part.router.prefix and path.startswith(part.router.prefix + "/")
-        )
-        return refused_by(next(fitting, tei).refusal, fault)
+
+class HeadAsGet:
+    """Answers HEAD as GET; the body of the answer is left out by who sends it."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self.app(scope, receive, send)
+
+
+def refused_at(path: str, fault: Refused, parts: Sequence[Part]) -> Response:
+    """An error in the shape of the part that a path is of."""
+    fitting = (
+        part for part in parts if part.router.prefix and path.startswith(part.router.prefix + "/")
+    )
+    return refused_by(next(fitting, tei).refusal, fault)
+
+
+def _with_kind(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """A request that does not say of which kind its body is sends JSON, as other servers take it;
+    but not a browser's, which might have been made to send it by a foreign page."""
+    names = {name for name, _ in headers}
+    if names & {b"content-type", b"origin"}:
+        return headers
+    return [*headers, (b"content-type", b"application/json")]
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

@@ -105,8 +105,9 @@ def _bound(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-    except OSError as error:
-        raise UserError(f"{host}:{port} cannot be listened at: {error.strerror}.") from None
+    except (OSError, UnicodeError) as error:  # the latter of a name that is no host's
+        why = error.strerror if isinstance(error, OSError) else "it is no name of a host"
+        raise UserError(f"{host}:{port} cannot be listened at: {why}.") from None
     return listening
 
 

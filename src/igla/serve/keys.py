@@ -19,7 +19,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from igla.errors import UserError
+from igla.errors import UserError, first_fault
 from igla.sealed import write_durably
 
 Scope = Literal["score", "feedback", "admin"]
@@ -36,7 +36,7 @@ class Key(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
-    digest: str
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     scopes: tuple[Scope, ...]
     per_minute: Annotated[int, Field(ge=1)] | None = None
 
@@ -53,13 +53,13 @@ def read_keys(path: Path) -> list[Key]:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
     except ValidationError as error:
-        raise UserError(f"{path} is no file of keys: {error.errors()[0]['msg']}.") from None
+        raise UserError(f"{path} is no file of keys: {first_fault(error)}.") from None
 
 
 def add_key(path: Path, name: str, scopes: tuple[Scope, ...], per_minute: int | None) -> str:
     """Make a key; it is returned this once and kept nowhere."""
-    if not 1 <= len(name) <= 100:
-        raise UserError("A key's name has 1 to 100 characters.")
+    if not 1 <= len(name) <= 100 or not name.isprintable():
+        raise UserError("A key's name has 1 to 100 characters that can be printed.")
     key = _PREFIX + secrets.token_urlsafe(32)
     with _changing(path) as keys:
         if any(one.name == name for one in keys):

@@ -3,6 +3,12 @@
 from igla.errors import UserError
 from igla.serve.settings import Settings
 
+# All that OpenAI's moderations answer with.
+CATEGORIES = (
+    *("harassment", "harassment/threatening", "hate", "hate/threatening", "illicit"),
+    *("illicit/violent", "self-harm", "self-harm/intent", "self-harm/instructions"),
+    *("sexual", "sexual/minors", "violence", "violence/graphic"),
+)
 _GRAVE = {"toxic", "toxicity", "rude", "offensive", "hate", "harassment", "1", "true", "yes"}
 
 
@@ -17,7 +23,7 @@ def categories_of(settings: Settings, classes: tuple[str, ...]) -> dict[str, int
 
 
 def check_labels(settings: Settings, classes: set[str]) -> None:
-    """UserError for a name that stands for a class of no model."""
+    """UserError for a name that stands for a class of no model, or that no client asks for."""
     named = {
         **{f"attributes.{name}": label for name, label in settings.attributes.items()},
         **{f"categories.{name}": label for name, label in settings.categories.items()},
@@ -28,6 +34,10 @@ def check_labels(settings: Settings, classes: set[str]) -> None:
             raise UserError(
                 f"{where}: no model has the class {label}; there are {', '.join(sorted(classes))}."
             )
+    for name in settings.categories:
+        if name not in CATEGORIES:
+            known = ", ".join(CATEGORIES)
+            raise UserError(f"categories.{name}: OpenAI has no such category; there are {known}.")
 
 
 def _columns(asked: dict[str, str], classes: tuple[str, ...], usual: str) -> dict[str, int]:

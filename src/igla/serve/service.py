@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from igla.errors import UserError
+from igla.errors import UserError, first_fault
 from igla.serve.embedding import Embedded, embed
 from igla.serve.engine import Closing, Engine, Full, TooLong
 from igla.serve.explain import Explanation, Method, explain
@@ -174,7 +174,9 @@ class Service:
         """The model of a name and a version; Refused where there is none."""
         served = self.models.find(name, version)
         if served is None:
-            raise Refused(404, f"There is no model {name}{f' {version}' if version else ''} here.")
+            model = "the default model" if name is None else f"model {name}"
+            what = model if version is None else f"version {version} of {model}"
+            raise Refused(404, f"There is no {what} here.")
         return served
 
     def check_inputs(self, request: Request, served: Served, texts: Sequence[str]) -> None:
@@ -330,10 +332,7 @@ def _written(message: str) -> str:
 
 def described(error: RequestValidationError | ValidationError) -> str:
     """The first fault of a request, in one sentence."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part != "body")
-    message = str(first["msg"]).rstrip(".")
-    return f"{where}: {message}." if where else f"{message}."
+    return f"{first_fault(error, 'body')}."
 
 
 async def _unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -5,8 +5,8 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from igla.errors import UserError
-from igla.recipe import Count, Section, Share, read_yaml
+from igla.errors import UserError, first_fault
+from igla.recipe import Count, Positive, Section, Share, read_yaml
 
 
 class Limits(Section):
@@ -19,16 +19,14 @@ class Limits(Section):
         32_768, description="Tokens that may wait; what would go beyond is answered 429."
     )
     versions: Count = Field(2, description="Versions of a model that are held; the oldest goes.")
-    seconds: Annotated[float, Field(gt=0)] = Field(
-        30.0, description="After so long a request is answered 503."
-    )
-    writing_seconds: Annotated[float, Field(gt=0)] = Field(
+    seconds: Positive = Field(30.0, description="After so long a request is answered 503.")
+    writing_seconds: Positive = Field(
         300.0, description="The same for a text that a decoder writes."
     )
     cache_tokens: Count = Field(
         16_384, description="Tokens whose keys and values a decoder holds, of all texts together."
     )
-    drain_seconds: Annotated[float, Field(gt=0)] = Field(
+    drain_seconds: Positive = Field(
         25.0, description="After SIGTERM, so long is given to what was accepted."
     )
 
@@ -111,6 +109,4 @@ def read_settings(kind: type[S], path: Path | None, **given: object) -> S:
             content |= {name: value for name, value in given.items() if value is not None}
         return kind.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path or 'settings'}, {where}: {first['msg']}.") from None
+        raise UserError(f"{path or 'settings'}, {first_fault(error)}.") from None

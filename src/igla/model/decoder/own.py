@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from igla.errors import UserError
+from igla.errors import UserError, first_fault
 from igla.model.decoder.config import DecoderConfig
 from igla.model.decoder.family import Family
 from igla.model.decoder.rope_fields import read_rope, write_rope
@@ -23,9 +23,7 @@ def _read(content: Mapping[str, Any], where: str) -> DecoderConfig:
     try:
         config = _CONFIG.validate_python(values)
     except ValidationError as error:
-        found = error.errors()[0]
-        at = ".".join(map(str, found["loc"]))
-        raise UserError(f"{where}: the field {at}: {found['msg']}.") from None
+        raise UserError(f"{where}: the field {first_fault(error)}.") from None
     rope = read_rope(content, config.max_positions, where)
     return DecoderConfig(**{name: getattr(config, name) for name in names}, **rope)
 

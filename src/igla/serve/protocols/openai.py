@@ -8,16 +8,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from igla.serve.labels import categories_of
+from igla.serve.labels import CATEGORIES, categories_of
 from igla.serve.models import Served
 from igla.serve.scoring import Scored
 from igla.serve.service import Refused, Service, route_class, service_of, version_header
 
-CATEGORIES = (
-    *("harassment", "harassment/threatening", "hate", "hate/threatening", "illicit"),
-    *("illicit/violent", "self-harm", "self-harm/intent", "self-harm/instructions"),
-    *("sexual", "sexual/minors", "violence", "violence/graphic"),
-)
 _KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 

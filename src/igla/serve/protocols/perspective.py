@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from igla.serve.labels import attributes_of
@@ -43,7 +43,16 @@ Given = Annotated[str, Field(max_length=10_000)]
 
 
 class _Message(BaseModel):
+    """Fields in the case of JSON. As in all of Google's JSON, null stands for not given."""
+
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        return {name: value for name, value in content.items() if value is not None}
 
 
 class Text(_Message):

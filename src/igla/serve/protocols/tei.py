@@ -11,7 +11,7 @@ from igla.serve.scoring import Scored
 from igla.serve.service import Refused, described, route_class, service_of, version_header
 from igla.serve.tokens import Side
 
-_KINDS = {413: "Validation", 424: "Backend", 429: "Overloaded", 503: "Unhealthy"}
+_KINDS = {413: "Validation", 424: "Backend", 500: "Backend", 429: "Overloaded", 503: "Unhealthy"}
 
 
 def refusal(status: int, message: str) -> JSONResponse:
