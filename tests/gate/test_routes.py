@@ -14,6 +14,7 @@ from igla.cli import main
 from igla.gate.log import GateLog
 from igla.infer.classifier import Classifier
 from igla.serve.keys import add_key
+from igla.text.guard import reading
 
 CONFIG = """
 gate:
@@ -167,6 +168,41 @@ def test_what_a_client_of_perspective_suggests_is_feedback(
         one for one in log.feedback_since(0) if one.source == "perspective" and one.text == text
     ]
     assert [one.outcome for one in same].count(kept.outcome) == 1
+
+
+@pytest.mark.parametrize(
+    ("label", "text", "toxicity"),
+    [("rude", "глу%пый гaдкий мер_зкий", 0.9), ("kind", "злой при%ятный сл_авный дом", 0.1)],
+)
+def test_what_is_decided_and_what_is_suggested_go_by_the_same_reading(
+    serve_gate: Callable[..., Any],
+    trained: Path,
+    tmp_path: Path,
+    label: str,
+    text: str,
+    toxicity: float,
+) -> None:
+    classifier = Classifier.load(trained / "model")
+    column = classifier.rule.classes.index(label)
+    undone = reading(text)
+    assert undone is not None
+    written, read = classifier.probabilities([text, undone])[:, column]
+    assert read > written + 0.01
+    cut = 1 - float(written + read) / 2  # allowed as it is written, blocked as it is read
+    config = tmp_path / "gate.yaml"
+    gate = f"{{label: {label}, allow: {cut}, block: {cut}, log_seconds: 30}}"
+    config.write_text(f"guard: true\ngate: {gate}\n", encoding="utf-8")
+    url = f"sqlite:///{tmp_path}/gate.db"
+    with (
+        serve_gate(str(trained), "--log", url, "--config", str(config)) as running,
+        httpx.Client(base_url=running.address, timeout=30) as client,
+        closing(GateLog(url)) as log,
+    ):
+        assert decide(client, text=text)["action"] == "block"
+        scores = {"TOXICITY": {"summaryScore": {"value": toxicity}}}
+        said = {"comment": {"text": text}, "attributeScores": scores}
+        assert client.post("/v1alpha1/comments:suggestscore", json=said).status_code == 200
+        assert [one.outcome for one in log.feedback_since(0)] == ["confirmed_block"]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from igla.gate.suggested import feedback_of
 from igla.serve.decisions import Verdict
 from igla.serve.engine import Closing, Full, TooLong
 from igla.serve.models import Served
-from igla.serve.scoring import Scored, score
+from igla.serve.scoring import Scored
 from igla.serve.service import Refused, Service, key_noted
 from igla.serve.suggestions import NotKept, Suggestion
 
@@ -100,8 +100,11 @@ class Gate:
 
         A log that cannot be written keeps nobody's answer: it then has no id.
         """
-        found = await self.service.score(request, served, [asked.text], keep=asked.keep)
-        probability = _allowed(found, blocked_column(self.settings, served))
+        column = blocked_column(self.settings, served)
+        found = await self.service.score(
+            request, served, [asked.text], grave=column, keep=asked.keep
+        )
+        probability = _allowed(found, column)
         limits = cuts(self.settings, served, asked.tool)
         action = limits.action(probability)
         self.metrics.decisions.labels(action).inc()
@@ -145,7 +148,7 @@ class Gate:
         served = self.service.model(suggestion.model, suggestion.version)
         column = blocked_column(self.settings, served)
         try:
-            found = await score(self.service.engine, served, [suggestion.text], column)
+            found = await self.service.scored(served, [suggestion.text], column)
         except (Full, TooLong, Closing) as error:
             raise NotKept(str(error) or "The server is shutting down.") from None
         action = cuts(self.settings, served, None).action(_allowed(found, column))

@@ -109,24 +109,33 @@ class Service:
         served: Served,
         texts: Sequence[str],
         *,
+        grave: int | None = None,
         truncate: bool = False,
         keep: bool = True,
     ) -> Scored:
         """Scores of a request's texts; Refused in every case in which there are none.
 
+        grave     the class that a text is searched for; None: the one that TOXICITY stands for
         truncate  of a long text the first window alone counts
         keep      whether the texts may be written down, if the settings say so
         """
         self.check_inputs(request, served, texts)
-        grave = next(iter(attributes_of(self.settings, served.classes).values()))
-        guarded = self.settings.guard
-        work = score(self.engine, served, texts, grave, truncate=truncate, guarded=guarded)
-        found = await self._worked(request, work)
+        if grave is None:
+            grave = next(iter(attributes_of(self.settings, served.classes).values()))
+        found = await self._worked(request, self.scored(served, texts, grave, truncate=truncate))
         if keep and self.settings.log.texts:
             note(request, texts=list(texts))
         if self.models.find(served.name, served.version):  # or its series would come back
             self.metrics.scored(found)
         return found
+
+    def scored(
+        self, served: Served, texts: Sequence[str], grave: int, *, truncate: bool = False
+    ) -> Coroutine[Any, Any, Scored]:
+        """Scores of texts as the settings have them read, whoever has sent them; see scoring.score
+        and Engine.outputs for what it raises."""
+        guarded = self.settings.guard
+        return score(self.engine, served, texts, grave, truncate=truncate, guarded=guarded)
 
     async def embed(
         self,
