@@ -1,5 +1,6 @@
 """Decoders exported to ONNX: names, and the same texts as the torch engine writes."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from igla.errors import UserError
 from igla.infer.backend import Backend, Rows
 from igla.infer.decoding import Autoregressive
+from igla.infer.engines import Engine
 from igla.infer.exporting import export
 from igla.infer.generator import Generator
 from igla.infer.onnx_backend import OnnxBackend
@@ -120,6 +122,14 @@ def test_onnx_runtime_genai_opens_the_folder_and_writes_the_same(
     [expected] = written(TorchBackend(generator.model), [ids], 40)
     ends = [at for at, token in enumerate(expected) if token in generator.ends]
     assert found == expected[: ends[0] + 1 if ends else None]
+
+
+def test_the_engine_writes_from_its_file_alone(decoder_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(decoder_folder, tmp_path / "model"))
+    expected = Generator.load(folder).write("abc", 20)
+    export(str(folder), "onnx", "float32", None)
+    (folder / "model.safetensors").unlink()  # which it would hold in memory besides
+    assert Generator.load(folder, Engine("onnx")).write("abc", 20) == expected
 
 
 @pytest.mark.parametrize(

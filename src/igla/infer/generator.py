@@ -21,7 +21,7 @@ from igla.infer.text_stream import TextStream
 from igla.infer.wedlm import Wedlm
 from igla.model.decoder import Decoder
 from igla.model.decoder.families import FAMILIES
-from igla.model.decoder.folder import WEDLM
+from igla.model.decoder.folder import WEDLM, outline_decoder
 from igla.model.folder import read_json
 from igla.ops.native import native
 from igla.ops.products import prepare_to_answer
@@ -47,6 +47,7 @@ class Masks:
 class Generator:
     """A decoder and its tokenizer.
 
+    model     without its numbers where another engine than torch computes, by a file of its own
     folder    that they come from
     ends      tokens that end a text
     template  of conversations; None where the folder has none
@@ -90,7 +91,7 @@ class Generator:
         base, own = (whole_folder(folder), folder) if adapter is None else (folder, adapter)
         prepare_to_answer()
         native()  # compiled now, if need be, and not with the first text
-        model = open_decoder(own, base)
+        model = open_decoder(own, base) if engine.name == "torch" else outline_decoder(base)
         # PEFT's own folders are often of the adapter alone.
         reading = own if has_tokenizer(own) else base
         tokenizer = load_tokenizer(reading)

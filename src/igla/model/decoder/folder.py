@@ -37,8 +37,7 @@ def load_decoder(folder: Path, dtype: torch.dtype = torch.float32) -> Decoder:
     """
     content = read_json(folder / "config.json")
     family, config = _read_config(content, folder)
-    with torch.device("meta"):  # nothing is drawn at random for what is read anyhow
-        model = Decoder(config)
+    model = _empty(config)  # nothing is drawn at random for what is read anyhow
     model = model.to(dtype).to_empty(device="cpu")
     for module in model.modules():
         if isinstance(module, Linear | ExpertLinear):
@@ -54,6 +53,17 @@ def load_decoder(folder: Path, dtype: torch.dtype = torch.float32) -> Decoder:
             f"as {unused[0]}."
         )
     return model
+
+
+def outline_decoder(folder: Path) -> Decoder:
+    """The model of a folder without its numbers, on the meta device: for who has to know its shape
+    and reads the numbers elsewhere."""
+    return _empty(read_decoder_config(folder))
+
+
+def _empty(config: DecoderConfig) -> Decoder:
+    with torch.device("meta"):
+        return Decoder(config)
 
 
 def read_decoder_config(folder: Path) -> DecoderConfig:
