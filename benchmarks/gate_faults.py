@@ -195,7 +195,7 @@ def run_gate(served: Any, url: str, home: Home | None, port: int) -> None:
     )
     # The learner is not the server's own: it is killed at other moments.
     swapping = None if home is None else Swapping(home, "default", "float32", None, router)
-    app = gate_app(GateLog(url), settings, [served], None, swapping)
+    app = gate_app(url, settings, [served], None, swapping)
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="critical", access_log=False)
 
 

@@ -1,6 +1,7 @@
 """Decisions and feedback over HTTP."""
 
 import json
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -336,7 +337,39 @@ def test_a_log_that_cannot_be_is_refused_before_the_server_starts(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["igla", "gate", "serve", str(trained), *words])
+    monkeypatch.setattr(sys, "argv", ["igla", "gate", "serve", str(trained), "--port=0", *words])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "config", "said"),
+    [
+        ("{run} --learn gate --port {taken}", "", "cannot be listened at"),
+        ("{run}x --learn gate", "", "There is no folder"),
+        ("{run} --learn gate --keys none.json", "", "none.json"),
+        ("{run} --learn gate", "gate: {label: ham}", "no class ham"),
+        ("{run} --learn gate", "attributes: {TOXICITY: ham}", "the class ham"),
+        ("{run} {run}", "", "the same name"),
+    ],
+)
+def test_a_start_that_fails_makes_neither_a_log_nor_a_gate(
+    trained: Path,
+    tmp_path: Path,
+    words: str,
+    config: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "gate.yaml").write_text(f"{config}\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        named = words.format(run=trained, taken=other.getsockname()[1]).split()
+        line = ["igla", "gate", "serve", "--config", "gate.yaml", "--port", "0", *named]
+        monkeypatch.setattr(sys, "argv", line)
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+    assert [one.name for one in tmp_path.iterdir()] == ["gate.yaml"]

@@ -1,16 +1,20 @@
 """How a gate begins: from a run, whose rows it freezes and whose model is its first version."""
 
+import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from igla.gate.home import Home
+from igla.gate.home import Home, Origin
 from igla.gate.judge import average_precision
 from igla.gate.material import Material, Rows, freeze, load_material
 from igla.gate.versions import About
 from igla.infer.classifier import Classifier, DecisionRule, model_folder
 from igla.model.folder import read_json
+from igla.sealed import write_durably
+from igla.serve.models import content_version
 
 
 def begin(folder: Path, run: Path, block: int) -> Home:
@@ -37,6 +41,8 @@ def begin(folder: Path, run: Path, block: int) -> Home:
 
     versions = home.versions
     versions.clean()
+    begun_with = Origin(str(run), content_version(model))
+    write_durably(home.origin, json.dumps(asdict(begun_with), ensure_ascii=False) + "\n")
     about = About(None, 0, time.time(), True, f"the model of {run}", figures)
     versions.promote(versions.add(write, about), "begin")
     return home

@@ -60,18 +60,27 @@ class Asked:
 
 
 class Gate:
-    """Decides by the server's models, and writes to a log; an Extension of the server."""
+    """Decides by the server's models, and writes to a log; an Extension of the server.
 
-    def __init__(self, settings: GateServerSettings, log: GateLog, router: APIRouter):
+    log, writer  there are none before `write_to`, and nothing starts without
+    """
+
+    log: GateLog
+    writer: Writer
+
+    def __init__(self, settings: GateServerSettings, router: APIRouter):
         self.settings = settings
-        self.log = log
         self.router = router
-        self.writer = Writer(log, self._committed)
         self._service: Service | None = None
         self._metrics: GateMetrics | None = None
         self._failing = False
         # Which version answers somebody who has named none.
         self.pick: Callable[[Served, str], Served] = lambda served, who: served
+
+    def write_to(self, log: GateLog) -> None:
+        """The log that is read and written from now on, and closed at the end."""
+        self.log = log
+        self.writer = Writer(log, self._committed)
 
     def refusal(self, status: int, message: str) -> Response:
         return refusal(status, message)

@@ -1,5 +1,6 @@
 """The folder of a gate.
 
+origin.json     the run that it began with
 rows/           what it is judged by, calibrated on and reminded of; frozen
 versions/       sealed versions, and the pointer to the one that serves
 learning/       the round at work
@@ -30,6 +31,10 @@ class Home:
         return Versions(self.folder / "versions")
 
     @property
+    def origin(self) -> Path:
+        return self.folder / "origin.json"
+
+    @property
     def rows(self) -> Path:
         return self.folder / "rows"
 
@@ -57,6 +62,25 @@ class Home:
     @property
     def begun(self) -> bool:
         return (self.folder / "versions" / POINTER).is_file()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a gate began with.
+
+    run    its folder, as it was named then
+    model  the version that `igla serve` names of its model
+    """
+
+    run: str
+    model: str
+
+
+def origin(home: Home) -> Origin | None:
+    """What a gate began with; None of one that an older igla began, which did not note it."""
+    if not home.origin.is_file():
+        return None
+    return Origin(**json.loads(home.origin.read_text(encoding="utf-8")))
 
 
 def told(home: Home, log: str, block: int, settings: "LearnerSettings") -> str:

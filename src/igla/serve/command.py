@@ -42,10 +42,29 @@ def serve(
     """
     start = time.perf_counter()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to load anew
-    console = plain_console(stderr=True)
     if certificate is not None:
         _check_certificate(*certificate)
-    listening = _bound(host, port)
+    with _bound(host, port) as listening:
+        served = _opened(wheres, settings)
+        kind = "http" if certificate is None else "https"
+        address = f"{kind}://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        said = f"loaded in {time.perf_counter() - start:.1f} s; {address}"
+        plain_console(stderr=True).print(said)
+        config = uvicorn.Config(
+            build(served, settings, None if keys is None else Doorkeeper(keys)),
+            ssl_certfile=certificate and certificate[0],
+            ssl_keyfile=certificate and str(certificate[1]),
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=ceil(settings.limits.drain_seconds),
+            server_header=False,
+        )
+        _Server(config).run(sockets=[listening])
+
+
+def _opened(wheres: list[str], settings: Settings) -> list[Served]:
+    """The models of folders, each of which is told of; UserError where one will not do."""
+    console = plain_console(stderr=True)
     served = []
     for where in wheres:
         name, named, folder = where.partition("=")
@@ -63,19 +82,7 @@ def serve(
         raise UserError("None of the models has learned to fill masks: there is no window to set.")
     if settings.engine != "torch" and not any(one.kind == "decoder" for one in served):
         raise UserError(f"engine {settings.engine} is for decoders, and none of the models is one.")
-    kind = "http" if certificate is None else "https"
-    address = f"{kind}://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-    console.print(f"loaded in {time.perf_counter() - start:.1f} s; {address}")
-    config = uvicorn.Config(
-        build(served, settings, None if keys is None else Doorkeeper(keys)),
-        ssl_certfile=certificate and certificate[0],
-        ssl_keyfile=certificate and str(certificate[1]),
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=ceil(settings.limits.drain_seconds),
-        server_header=False,
-    )
-    _Server(config).run(sockets=[listening])
+    return served
 
 
 def print_new_key(path: Path, name: str, scopes: list[str], per_minute: int | None) -> None:
@@ -103,8 +110,12 @@ def _bound(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+        except OSError:
+            listening.close()
+            raise
     except (OSError, UnicodeError) as error:  # the latter of a name that is no host's
         why = error.strerror if isinstance(error, OSError) else "it is no name of a host"
         raise UserError(f"{host}:{port} cannot be listened at: {why}.") from None

@@ -159,16 +159,16 @@ def _opened(
     by = Engine(engine, "float32" if precision == "auto" else precision) if decodes else None
     model: Classifier | Embedder | Generator
     with ThreadPoolExecutor() as beside:  # sums of files are computed beside other work
-        before = beside.submit(_version, folder, by)
+        before = beside.submit(content_version, folder, by)
         _check(folder)
         version = before.result()
         if by is None:
             encoder = Classifier.load(folder) if has_classifier(folder) else Embedder.load(folder)
-            after = beside.submit(_version, folder, by)
+            after = beside.submit(content_version, folder, by)
             model = _prepared(encoder, precision)
         else:
             model = _decoder(folder, by, window)
-            after = beside.submit(_version, folder, by)
+            after = beside.submit(content_version, folder, by)
     if after.result() != version:
         raise UserError(f"{folder} has changed while it was read; load it again.")
     return Served(name, version, Path(where).absolute(), model)
@@ -260,7 +260,11 @@ class Models:
         return going
 
 
-def _version(folder: Path, engine: Engine | None) -> str:
+def content_version(folder: Path, engine: Engine | None = None) -> str:
+    """The version of a model folder, by its files; see Served.
+
+    engine  of a decoder, which may read other files of it
+    """
     files = sorted(one for one in folder.iterdir() if one.suffix in _READ)
     files += [one for one in (folder / POOLING_FILE,) if one.is_file()]
     files += [] if engine is None else engine.files(folder)
