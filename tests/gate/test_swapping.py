@@ -1,5 +1,7 @@
 """A server that learns: versions swapped while it answers."""
 
+import asyncio
+import io
 import os
 import re
 import signal
@@ -13,10 +15,11 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from fastapi import APIRouter
 
 from igla.gate.home import Home
 from igla.gate.log import Feedback, GateLog
-from igla.gate.swapping import open_version
+from igla.gate.swapping import Swapping, open_version
 from igla.serve.keys import add_key
 
 CONFIG = """
@@ -248,3 +251,35 @@ def test_a_torn_version_is_told_of_and_the_old_one_answers(teaching: Teaching) -
         assert teaching.decide(TEXTS[0])["version"] == "v0002"
     finally:
         weights.write_bytes(whole)
+
+
+class EndsWhenKilled:
+    """A learner's process that ends between the moment it is given up and the kill."""
+
+    returncode = None
+    stdin = io.BytesIO()
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+
+    def kill(self) -> None:
+        self.ended.set()
+        raise ProcessLookupError
+
+    async def wait(self) -> None:
+        await self.ended.wait()
+
+
+def test_a_learner_that_ends_just_before_it_is_killed_fails_no_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("igla.gate.swapping._GRACE", 0.01)
+    swapping = Swapping(Home(tmp_path), "default", "float32", None, APIRouter())
+
+    async def close() -> None:
+        process = EndsWhenKilled()
+        monkeypatch.setattr(swapping, "_process", process)
+        await swapping.close()
+        assert process.ended.is_set()
+
+    asyncio.run(close())

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import nan
 from typing import Any
@@ -147,7 +148,8 @@ class Swapping:
         try:
             await asyncio.wait_for(process.wait(), _GRACE)
         except TimeoutError:
-            process.kill()
+            with suppress(ProcessLookupError):  # it has ended in this very moment
+                process.kill()
             await process.wait()
 
     @property
