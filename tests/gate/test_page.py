@@ -169,6 +169,78 @@ def test_many_are_answered_at_once_and_taken_back_at_once(page: Page) -> None:
     assert len(page.given()) == before
 
 
+def test_what_was_decided_elsewhere_goes_and_is_not_answered_again(page: Page) -> None:
+    page.open("первый дом", "второй дом", "третий дом", "четвёртый дом")
+    first, _, third, _ = page.log.waiting()
+    page.click("#rest li:nth-child(2) input")
+    assert "1 chosen" in page.one("#batch").text
+    before = len(page.given())
+    # A key that is pressed in the very moment in which another decision takes the first's place.
+    page.driver.execute_script(
+        """new MutationObserver((_, watching) => {
+             if (document.querySelector(".matter").innerText === "первый дом") return;
+             watching.disconnect();
+             const pressed = new KeyboardEvent("keydown", {code: "KeyA", bubbles: true});
+             document.body.dispatchEvent(pressed);
+           }).observe(document.getElementById("current"), {childList: true});"""
+    )
+    for one in (first, third):
+        said = {"decision": one.id, "outcome": "confirmed_block", "who": "Борис"}
+        page.server.post("/v1/gate/feedback", json=said)
+    page.until(lambda: page.shown == "второй дом")
+    page.until(lambda: page.texts("#rest span:nth-child(2)") == ["четвёртый дом"])
+    assert page.texts("#batch") == [""]  # the one that was ticked has gone
+    time.sleep(1)
+    assert page.shown == "второй дом" and len(page.given()) == before
+    page.press("a")
+    page.until(lambda: [one.text for one in page.given()[before:]] == ["второй дом"])
+
+
+def test_an_answer_whose_receipt_was_lost_counts_once(page: Page) -> None:
+    page.open("потерянный дом", "другой дом")
+    before = len(page.given())
+    # The first answer arrives, its receipt does not; nor does the page hear how the queue stands.
+    page.driver.execute_script(
+        """const fetched = window.fetch;
+           window.restored = () => { window.fetch = fetched; };
+           window.fetch = async (path, asked) => {
+             if (path.includes("/review")) throw new TypeError("away");
+             const answer = await fetched(path, asked);
+             if (asked.method !== "POST" || window.lost) return answer;
+             window.lost = true;
+             throw new TypeError("away");
+           };"""
+    )
+    page.press("a")
+    page.until(lambda: len(page.given()) == before + 1 and page.shown == "потерянный дом")
+    page.press("a")
+    page.until(
+        lambda: page.shown == "другой дом" and not page.one("#undo").get_attribute("disabled")
+    )
+    assert [one.text for one in page.given()[before:]] == ["потерянный дом"]
+    page.driver.execute_script("window.restored()")
+    page.press("u")  # and what is said after it was taken back is another answer
+    page.until(lambda: page.shown == "потерянный дом" and len(page.given()) == before)
+    page.press("a")
+    page.until(lambda: [one.text for one in page.given()[before:]] == ["потерянный дом"])
+
+
+def test_signs_that_do_not_show_are_marked(page: Page) -> None:
+    family = "\U0001f468\u200d\U0001f469\u200d\U0001f467 \u2764\ufe0f 1\ufe0f\u20e3"
+    hidden = "г\u200b\u200b\u200bад\u202eкий\u202c д\xadом\u2800\U000e0041"
+    page.open("милый сад", f"{hidden}\t{family}\r\n\tдом")
+    marks = ["ZWSP ×3", "RLO", "PDF", "SHY", "U+2800", "TAG A"]
+    assert page.texts("#rest .sign") == marks
+    title = page.one("#rest span").get_attribute("title")
+    assert title is not None and title.startswith("г[ZWSP ×3]ад[RLO]кий[PDF] д[SHY]ом")
+    page.press("s")
+    assert page.texts("#current .sign") == marks
+    shown = page.one(".matter").get_attribute("textContent")
+    assert shown is not None and shown.endswith(f"\t{family}\r\n\tдом")
+    assert not set(shown) & set("\u200b\u202e\u202c\xad\u2800\U000e0041")
+    assert page.one("#current .sign:nth-of-type(2)").get_attribute("title") == "U+202E"
+
+
 def test_typing_a_name_answers_nothing(page: Page) -> None:
     page.open("дом с садом")
     before = len(page.given())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from igla.serve.page import files
 
-_NAMES = ("gate.css", "gate.js", "curve.js")
+_NAMES = ("gate.css", "gate.js", "curve.js", "signs.js")
 router = files(
     Path(__file__).parent, {"/gate": "gate.html", **{f"/page/{name}": name for name in _NAMES}}
 )

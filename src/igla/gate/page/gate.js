@@ -2,6 +2,7 @@
 
 import { $, ask, begin, element, format, moment, word } from "/page/common.js";
 import { drawCurve } from "/page/curve.js";
+import { marked, spelled } from "/page/signs.js";
 
 const WORDS = {
   en: {
@@ -34,11 +35,14 @@ const WORDS = {
   },
 };
 const HELD = 50; // decisions that the page has at hand
+const PAUSE = 700; // ms in which nobody has yet seen that another decision is shown
 const KEYS = { KeyA: "allow", KeyB: "block", KeyS: "skip", KeyU: "undo" };
 
 let queue = []; // the first one is shown whole
 let chosen = new Set(); // ids of those ticked
-let answered = new Set(); // on their way, or arrived: the server may still name them
+let pending = new Set(); // of which an answer, or its taking back, is on its way
+let changes = 0; // how often one was sent or arrived: what the server was asked before is out of date
+let swapped = -Infinity; // when the shown one gave way because it was answered elsewhere
 let done = []; // what undo takes back: feedbacks and the decisions that they were to
 let learning = null; // versions and the learner, if there are any
 let counts = { waiting: 0 };
@@ -53,10 +57,29 @@ async function trying(work) {
   }
 }
 
+// Lets the queue hold what waits at the server: what was answered or erased elsewhere goes.
 async function readQueue() {
+  const before = changes;
   const { waiting } = await ask("GET", `/v1/gate/review?most=${HELD}`);
+  if (before !== changes) return;
+  const waits = new Set(waiting.map((one) => one.decision));
+  const end = waiting.length < HELD ? Infinity : waiting.at(-1).seq; // it was not asked for more
+  const [shown] = queue;
+  queue = queue.filter((one) => waits.has(one.decision) || one.seq > end);
   const known = new Set(queue.map((one) => one.decision));
-  queue.push(...waiting.filter((one) => !known.has(one.decision) && !answered.has(one.decision)));
+  queue.push(...waiting.filter((one) => !known.has(one.decision) && !pending.has(one.decision)));
+  chosen = new Set(queue.map((one) => one.decision).filter((one) => chosen.has(one)));
+  if (shown && shown !== queue[0]) swapped = performance.now();
+}
+
+function send(matters) {
+  matters.forEach((one) => pending.add(one.decision));
+  changes += 1;
+}
+
+function arrived(matters) {
+  matters.forEach((one) => pending.delete(one.decision));
+  changes += 1;
 }
 
 async function readStanding() {
@@ -70,16 +93,18 @@ const total = (table) => Object.values(table).reduce((sum, one) => sum + one, 0)
 // Says of the ticked decisions, or of the one that is shown, what they are; at once on the page,
 // and taken back there if the server does not keep it.
 async function answer(verdict) {
+  if (!chosen.size && performance.now() - swapped < PAUSE) return;
   const matters = chosen.size ? queue.filter((one) => chosen.has(one.decision)) : queue.slice(0, 1);
   if (!matters.length) return;
   queue = queue.filter((one) => !matters.includes(one));
-  matters.forEach((one) => answered.add(one.decision));
+  send(matters);
   chosen.clear();
   showQueue();
   const given = [];
   await trying(async () => {
     const sent = await Promise.allSettled(matters.map((one) => sendOne(one, `confirmed_${verdict}`)));
     sent.forEach((one, at) => { if (one.status === "fulfilled") given.push([one.value.feedback, matters[at]]); });
+    arrived(matters);
     const lost = sent.flatMap((one, at) => one.status === "rejected" ? [matters[at]] : []);
     putBack(lost);
     if (lost.length) throw sent.find((one) => one.status === "rejected").reason;
@@ -90,26 +115,32 @@ async function answer(verdict) {
   if (queue.length < HELD / 2) await trying(readQueue).then(showQueue);
 }
 
+// Said again after an answer was lost on its way, it is the same feedback.
 function sendOne(matter, outcome) {
-  const name = [...crypto.getRandomValues(new Uint32Array(3))].map((one) => one.toString(36)).join("");
+  matter.mark ??= [...crypto.getRandomValues(new Uint32Array(3))].map((one) => one.toString(36)).join("");
   const said = { decision: matter.decision, outcome, who: $("who").value.trim() };
-  return ask("POST", "/v1/gate/feedback", { ...said, idempotency_key: `page-${name}` });
+  return ask("POST", "/v1/gate/feedback", { ...said, idempotency_key: `page-${matter.mark}-${outcome}` });
 }
 
 async function undo() {
   const last = done.pop();
   if (!last) return;
+  const matters = last.map(([, matter]) => matter);
+  send(matters);
   await trying(async () => {
     await Promise.all(last.map(([feedback]) => ask("DELETE", `/v1/gate/feedback/${feedback}`)));
-    putBack(last.map(([, matter]) => matter));
+    matters.forEach((one) => delete one.mark); // what is said next is another feedback
+    putBack(matters);
     counts.waiting += last.length;
   });
+  arrived(matters);
   showQueue();
 }
 
+// At the head of the queue, and once, should it have come back already.
 function putBack(matters) {
-  matters.forEach((one) => answered.delete(one.decision));
-  queue.unshift(...matters);
+  const names = new Set(matters.map((one) => one.decision));
+  queue = [...matters, ...queue.filter((one) => !names.has(one.decision))];
 }
 
 function skip() {
@@ -136,7 +167,7 @@ function described(one) {
   const about = [`${format(one.probability * 100)} % ${word("probability")}`, `${one.model} ${one.version}`, moment(new Date(one.at))];
   if (one.tool) about.unshift(`${word("tool")} ${one.tool}`);
   return [
-    element("p", { className: "matter", textContent: one.text }),
+    element("p", { className: "matter" }, ...marked(one.text)),
     element("p", { className: "note", textContent: about.join(" · ") }),
   ];
 }
@@ -148,7 +179,7 @@ function row(one) {
     showQueue();
   });
   return element("li", {}, element("label", {}, box,
-    element("span", { textContent: one.text, title: one.text }),
+    element("span", { title: spelled(one.text) }, ...marked(one.text)),
     element("span", { textContent: `${format(one.probability * 100)} %` })));
 }
 
@@ -204,7 +235,7 @@ async function change_(what, body, question) {
 
 async function refresh() {
   await trying(async () => {
-    await Promise.all([queue.length < HELD / 2 ? readQueue() : null, readStanding()]);
+    await Promise.all([readQueue(), readStanding()]);
     $("state").textContent = learning ? `${word("serving")} ${learning.serving.name}` : "";
   });
   showQueue();
@@ -232,6 +263,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   $(KEYS[event.code]).click();
 });
+document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
 let started = false;
 begin(WORDS, () => { showQueue(); showLearning(); if (started) refresh(); });
 started = true;
