@@ -1,9 +1,12 @@
 """The documentation is true: its commands run, its code runs, its references hold."""
 
 import csv
+import json
 import lzma
 import re
 import shutil
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -62,6 +65,33 @@ def test_every_command_of_a_page_runs(
         except SystemExit as ended:
             status = ended.code
         assert not status, command
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
+def test_the_commands_of_the_page_on_feedback_are_answered_one_after_another(
+    user_folder: Path, trained: Path
+) -> None:
+    shutil.copytree(trained, user_folder / "runs" / "first")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    begun, *asked = blocks("docs/feedback.md", "sh")
+    script = [
+        "set -e -o pipefail",
+        f'igla() {{ exec {sys.executable} -m igla "$@"; }}',
+        """curl() { command curl -fsS -w '\\n' "$@"; }""",
+        begun.replace("keys.json &", f"keys.json --port {port} & server=$!"),
+        "trap 'kill $server' EXIT",
+        f"until command curl -s localhost:{port}/health > health",
+        "do kill -0 $server; sleep 0.2; done",
+        *(block.replace("localhost:8080", f"localhost:{port}") for block in asked),
+    ]
+    command = ["bash", "-c", "\n".join(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    text, tool, feedback = map(json.loads, done.stdout.splitlines())
+    assert text["logged"] and tool["logged"] and text["decision"] != tool["decision"]
+    assert feedback["feedback"] and not feedback["repeated"]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])

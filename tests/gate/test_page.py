@@ -231,6 +231,7 @@ def test_signs_that_do_not_show_are_marked(page: Page) -> None:
     page.open("милый сад", f"{hidden}\t{family}\r\n\tдом")
     marks = ["ZWSP ×3", "RLO", "PDF", "SHY", "U+2800", "TAG A"]
     assert page.texts("#rest .sign") == marks
+    assert len({one.value_of_css_property("color") for one in page.all("#rest .sign")}) == 1
     title = page.one("#rest span").get_attribute("title")
     assert title is not None and title.startswith("г[ZWSP ×3]ад[RLO]кий[PDF] д[SHY]ом")
     page.press("s")
