@@ -5,14 +5,18 @@ from itertools import pairwise
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from igla.data.batch import PackedBatch, pack
 from igla.data.plan import DataPlan
 from igla.data.store import TokenStore
 from igla.model.config import named_config
 from igla.model.encoder import SequenceClassifier
+from igla.model.language import MaskedLanguageModel
 from igla.objective.classify import Classify
-from igla.objective.ewc import Anchored, fisher_diagonal
+from igla.objective.ewc import Anchored, anchored, fisher_diagonal
+from igla.objective.masked_lm import MaskedLM
+from igla.objective.masking import Masking
 from igla.optim import build_optimizer
 from igla.train.loop import LoopSettings, fit
 from igla.train.scaling import LossScale
@@ -122,6 +126,93 @@ def test_the_penalty_and_its_gradient_are_their_formula() -> None:
     difference = (whole.sum - plain.sum) / whole.count
     [gradient] = torch.autograd.grad(difference, [model.weight])
     torch.testing.assert_close(gradient, 3.0 * fisher * away, rtol=1e-9, atol=1e-12)
+
+
+def test_an_example_of_which_nothing_is_guessed_is_none() -> None:
+    special = torch.arange(50) < 5
+    objective = MaskedLM(Masking(0.3, "token", 4, special, torch.zeros(50, dtype=torch.bool)))
+    model = MaskedLanguageModel(classifier(dropout=0.0).encoder.config)
+    rows, found = singles(store()), []
+    for examples in (rows, [*rows, pack([np.array([2, 1, 1, 3])])]):
+        torch.manual_seed(0)
+        found.append(fisher_diagonal(model, objective, examples))
+    for name, value in found[0].items():
+        assert torch.equal(found[1][name], value) and value.isfinite().all()
+
+
+def anchored_elsewhere(model: nn.Module) -> Anchored:
+    """By the rows' own Fisher diagonal, around weights that the model has left."""
+    found = anchored(BINARY, model, BINARY, singles(store()), strength=3.0)
+    random = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for one in model.parameters():
+            one += torch.randn(one.shape, generator=random, dtype=one.dtype)
+    return found
+
+
+def test_the_gradient_of_the_whole_loss_is_that_of_finite_differences() -> None:
+    model, batch = Logistic(50), store().batch(np.arange(ROWS))
+    objective = anchored_elsewhere(model)
+
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self) -> Tensor:
+            found = objective.loss(self.model, batch)
+            return found.sum / found.count
+
+    whole = Whole()
+    of_weights = lambda weight: functional_call(whole, {"model.weight": weight}, ())  # noqa: E731
+    start = model.weight.detach().clone().requires_grad_()
+    assert torch.autograd.gradcheck(of_weights, [start])
+    # The penalty has its part in what was checked.
+    assert float(objective.penalty(model).detach()) > 0.1
+
+
+def penalty_share(parts: list[PackedBatch], model: nn.Module, objective: Anchored) -> Tensor:
+    """What the penalty adds to the gradient of a step of these parts, which may be micro-batches or
+    those of ranks: sums added, and divided once by the counts of all."""
+    weights = list(model.parameters())
+    added: list[Tensor | float] = [0.0] * len(weights)
+    count = 0.0
+    for part in parts:
+        plain, whole = BINARY.loss(model, part), objective.loss(model, part)
+        gradients = torch.autograd.grad(whole.sum - plain.sum, weights)
+        added = [one + more for one, more in zip(added, gradients, strict=True)]
+        count += whole.count.item()
+    return torch.cat([torch.as_tensor(one).ravel() / count for one in added])
+
+
+def test_the_penalty_is_the_same_whatever_the_batch_and_however_it_is_divided() -> None:
+    rows, model = store(), classifier(dropout=0.0)
+    objective = anchored_elsewhere(model)
+    expected = torch.cat(
+        [
+            (3.0 * objective.fisher[name] * (one - objective.anchor[name])).detach().ravel()
+            for name, one in model.named_parameters()
+        ]
+    )
+    assert expected.norm() > 0
+    for sizes in ([ROWS], [1], [5], [1, ROWS - 1], [3, 4, 5], [1] * ROWS):
+        cuts = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+        found = penalty_share([rows.batch(part) for part in cuts], model, objective)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_only_weights_that_are_trained_are_held() -> None:
+    model = classifier(dropout=0.0)
+    model.encoder.requires_grad_(False)
+    found = anchored(BINARY, model, BINARY, singles(store()), strength=1.0)
+    trained = {name for name, one in model.named_parameters() if one.requires_grad}
+    assert found.fisher.keys() == found.anchor.keys() == trained
+    with torch.no_grad():
+        model.encoder.embeddings.word.weight += 1
+    assert found.penalty(model) == 0
+    with torch.no_grad():
+        model.output.weight += 1
+    assert found.penalty(model) > 0
 
 
 def steps(micro_batch_size: int | None, strength: float) -> Tensor:

@@ -19,7 +19,7 @@ from igla.gate.material import Rows
 from igla.gate.round import Learner, Round
 from igla.infer.classifier import Classifier
 from igla.objective.classify import Classify
-from igla.objective.ewc import Anchored, fisher_diagonal
+from igla.objective.ewc import Anchored, anchored
 from igla.optim import build_optimizer, learning_rate_factor, load_optimizer_tensors
 from igla.sealed import write_durably
 from igla.train.loop import LoopSettings, Step, fit
@@ -97,9 +97,7 @@ def _anchored(
     )
     store: TokenStore = old.store(copy.encoder, learner.block)
     examples = (store.batch(np.array([row])) for row in range(len(rows)))
-    fisher = fisher_diagonal(copy.model, _BINARY, examples)
-    anchor = {name: one.detach().clone() for name, one in copy.model.named_parameters()}
-    return Anchored(_BINARY, anchor, fisher, settings.elasticity)
+    return anchored(_BINARY, copy.model, _BINARY, examples, settings.elasticity)
 
 
 def _start_state(learner: Learner, at_work: Round, copy: Classifier) -> TrainState:

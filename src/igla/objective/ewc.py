@@ -15,7 +15,8 @@ def fisher_diagonal(
 ) -> dict[str, Tensor]:
     """[…] by parameter name: the mean over examples of the squared gradient of each one's loss.
 
-    examples  batches of one sequence each; how much a sequence weighs does not enter
+    examples  batches of one sequence each; how much a sequence weighs does not enter, and one of
+              which nothing is guessed is passed over
 
     F = 1/N · Σ_n (∂ℓ_n/∂θ)², the diagonal of the empirical Fisher information at the weights as
     they are (Kirkpatrick et al. 2017, equation 3), in eval mode: dropout would add its own
@@ -29,6 +30,8 @@ def fisher_diagonal(
     count = 0
     for example in examples:
         loss = objective.loss(model, example)
+        if not loss.count:
+            continue
         gradients = torch.autograd.grad(
             loss.sum / loss.count, list(named.values()), allow_unused=True
         )
@@ -77,3 +80,22 @@ class Anchored:
             if name in self.fisher
         ]
         return self.strength / 2 * torch.stack(terms).sum()
+
+
+def anchored(
+    plain: Objective,
+    model: nn.Module,
+    old: Objective,
+    examples: Iterable[PackedBatch],
+    strength: float,
+) -> Anchored:
+    """An objective anchored at a model's weights as they are, by what `old` examples need of them.
+
+    Of the weights only those that are trained are held; examples and strength are those of
+    `fisher_diagonal` and `Anchored`.
+    """
+    fisher = fisher_diagonal(model, old, examples)
+    anchor = {
+        name: one.detach().clone() for name, one in model.named_parameters() if name in fisher
+    }
+    return Anchored(plain, anchor, fisher, strength)

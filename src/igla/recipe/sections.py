@@ -292,6 +292,15 @@ class ObjectiveRecipe(Section):
     adversary_reach: Positive = Field(
         0.01, description="How far, as a share of the length of the sequence's embeddings."
     )
+    ewc: Part = Field(
+        0.0,
+        description="Weight of elastic weight consolidation: of causal_lm, masked_lm and sft on a "
+        "base, what it costs to move weights that the texts of ewc_corpus need; 0: none.",
+    )
+    ewc_corpus: tuple[str, ...] = Field(
+        (), description="Texts of the old task, which is to be kept: files, folders or globs."
+    )
+    ewc_rows: Count = Field(256, description="Windows of these texts that are gone through for it.")
 
 
 class OptimRecipe(Section):

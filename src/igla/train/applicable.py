@@ -18,6 +18,7 @@ _OF_CLASSIFY = {
     "objective.teacher_temperature",
 }
 _MASKED = {"masked_lm", "replaced_token"}
+_CONSOLIDATED = {"causal_lm", "masked_lm", "sft"}
 _ENCODERS_OF_TEXTS = _MASKED | {"contrastive", "distill"}
 _TEXTS = _ENCODERS_OF_TEXTS | DECODER_TASKS - {"sft"}
 _ENCODERS = {"classify"} | _ENCODERS_OF_TEXTS
@@ -40,6 +41,7 @@ TASKS: dict[str, set[str]] = {
     "objective.mask_share": _MASKED,
     "objective.mask_unit": _MASKED,
     "objective.temperature": {"contrastive"},
+    **{f"objective.{name}": _CONSOLIDATED for name in ("ewc", "ewc_corpus", "ewc_rows")},
     "text.vocabulary": _MASKED | {"contrastive"},
     "data.weight_column": {"classify"},
     **{f"data.{name}": {"sft", "wedlm"} for name in ("prompt_column", "completion_column")},
@@ -74,6 +76,7 @@ def check_applicable(recipe: Recipe) -> None:
         raise UserError(
             "objective.r_drop compares two passes by their dropout: model.dropout is 0."
         )
+    _check_consolidation(recipe)
     if (task in DECODER_TASKS) != (recipe.text.tokenizer == "byte_bpe"):
         raise UserError(
             f"text.tokenizer={recipe.text.tokenizer} does not go with objective.task={task}: "
@@ -95,6 +98,23 @@ def check_applicable(recipe: Recipe) -> None:
         raise UserError(
             f"model.words={words} does nothing on a base that keeps its vocabulary: "
             "set model.words=random, or text.vocabulary=new."
+        )
+
+
+def _check_consolidation(recipe: Recipe) -> None:
+    asked = recipe.objective
+    if not asked.ewc:
+        if asked.differs(("ewc_corpus", "ewc_rows")):
+            raise UserError("objective.ewc_corpus and ewc_rows do nothing without objective.ewc.")
+        return
+    if not asked.ewc_corpus:
+        raise UserError("objective.ewc asks for texts of the old task: name objective.ewc_corpus.")
+    if recipe.model.base is None:
+        raise UserError("objective.ewc holds what a base has learned: name one by --base.")
+    if recipe.text.vocabulary == "new":
+        raise UserError(
+            "objective.ewc holds a base's weights where they are, and text.vocabulary=new gives it "
+            "other words: choose one."
         )
 
 

@@ -21,6 +21,7 @@ from igla.model.encoder import SequenceClassifier
 from igla.objective.classify import classification
 from igla.objective.regularised import Regularised, Teacher, WordDropout
 from igla.recipe import BASELINE, ObjectiveRecipe, Recipe
+from igla.text.tokenizer import TextEncoder
 from igla.train.finish import Finished, finish
 from igla.train.setup import Setup, build_model, logits_of, set_up
 from igla.train.task import Ended, Evaluation, Say, Sources
@@ -39,6 +40,10 @@ class Classification:
     @classmethod
     def open(cls, recipe: Recipe, folder: Path, say: Say) -> "Classification":
         return cls(set_up(recipe, folder, say))
+
+    @property
+    def encoder(self) -> TextEncoder:
+        return self.setup.encoder
 
     @property
     def store(self) -> TokenStore:

@@ -14,11 +14,16 @@ from igla.recipe import AdaptRecipe, OptimRecipe
 from igla.train.adapting import rates
 
 
-def make_optimizer(optim: OptimRecipe, model: Any, adapt: AdaptRecipe | None = None) -> Optimizer:
+def make_optimizer(
+    optim: OptimRecipe, model: Any, adapt: AdaptRecipe | None = None, *, all_rows: bool = False
+) -> Optimizer:
     """The optimizer of a resolved recipe.
 
-    Where it can, it updates the tables of words and n-grams row by row; not beside a moving
-    average, which wants all rows in every step, nor where the words' rows are also what is guessed.
+    all_rows  a penalty gives every row of a table a gradient in every step
+
+    Where it can, it updates the tables of words and n-grams row by row; not then, nor beside a
+    moving average, which wants all rows in every step, nor where the words' rows are also what is
+    guessed.
     """
     assert optim.learning_rate != "auto"
     is_decoder = isinstance(model, Decoder)
@@ -34,7 +39,7 @@ def make_optimizer(optim: OptimRecipe, model: Any, adapt: AdaptRecipe | None = N
         layer_of=partial(layer_of_decoder if is_decoder else layer_of, model.config),
         rate_of=rates(adapt),
     )
-    if isinstance(optimizer, AdamW) and not optim.ema:
+    if isinstance(optimizer, AdamW) and not optim.ema and not all_rows:
         for table in (one for one in _tables(model) if one.weight.requires_grad):
             table.before_reading = optimizer.by_rows(table.weight)
     return optimizer

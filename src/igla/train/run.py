@@ -34,6 +34,7 @@ from igla.sealed import remove_unfinished, write_durably
 from igla.train.adapting import adapt
 from igla.train.applicable import check_applicable
 from igla.train.classification import Classification
+from igla.train.consolidation import CONSOLIDATION, consolidated
 from igla.train.environment import changes, environment
 from igla.train.finish import METRICS, MODEL, PREDICTIONS, REPORT
 from igla.train.interrupt import Interrupts
@@ -224,7 +225,7 @@ def _start(
     note_others(recipe, folder)
     if fast:
         task = task.shrunk(2 * recipe.train.batch_size)
-        recipe = recipe.replace(train__steps=2)
+        recipe = recipe.replace(train__steps=2, objective__ewc_rows=2)
     plain = DataPlan(
         task.store.lengths[task.rows],
         recipe.train.batch_size,
@@ -239,14 +240,16 @@ def _start(
     write_durably(folder / RECIPE, recipe.to_yaml())
     model = task.build_model(recipe, say)
     adapted = adapt(recipe, model, say)
+    model.to(device)
+    # Here the model is the base, and computes in float32.
+    objective = consolidated(task.objective(recipe), recipe, task.encoder, model, folder, say)
     for module in model.modules():
         if isinstance(module, Encoder | Decoder):  # a generator has an encoder of its own
             module.compute_dtype = precision.dtype
             module.checkpoint_activations = recipe.train.activation_checkpointing
-    model.to(device)
     optim = recipe.optim
     assert optim.learning_rate != "auto" and optim.warmup_steps != "auto"
-    optimizer = make_optimizer(optim, model, recipe.adapt)
+    optimizer = make_optimizer(optim, model, recipe.adapt, all_rows=recipe.objective.ewc > 0)
     steps = total_steps(recipe, plain.steps_per_epoch)
     plan = make_plan(recipe, task, plain, steps, say)
     factor = partial(
@@ -261,7 +264,6 @@ def _start(
         seed=recipe.train.seed,
         device=device,
     )
-    objective = task.objective(recipe)
     ema = Ema(model, optim.ema) if optim.ema else None
     state = TrainState(model, optimizer, ema, LossScale.for_precision(precision.name))
     for name in (
@@ -269,6 +271,7 @@ def _start(
         ENVIRONMENT,
         OTHERS,
         DATA,
+        CONSOLIDATION,
         TOKENIZER,
         LOG,
         MODEL,

@@ -13,6 +13,7 @@ from igla.data.batch import PackedBatch
 from igla.data.store import TokenStore
 from igla.objective import Objective
 from igla.recipe import Recipe
+from igla.text.tokenizer import TextEncoder
 
 Say = Callable[[str], None]
 
@@ -57,11 +58,15 @@ class Task(Protocol):
     """From data to a model, an objective, a validation, and what is left at the end.
 
     best_by  the figure of Evaluation whose least marks the best version
+    encoder  from texts to the store's tokens
     store    the tokens of all rows; `rows` are the numbers of those to train on
     sources  of the rows to train on
     """
 
     best_by: str
+
+    @property
+    def encoder(self) -> TextEncoder: ...
 
     @property
     def store(self) -> TokenStore: ...
