@@ -107,8 +107,11 @@ struct Int4Rows {
   static constexpr bool kScaled = false;
   static void load(const Weights& w, int64_t row, int64_t inner, int64_t k, Floats& low,
                    Floats& high) {
-    const uint8_t* at = (const uint8_t*)w.data + (row * inner + k) / 2;
-    Levels levels(w.scales[(row * inner + k) / kStep]);
+    // Of a number without a sign: to divide one with a sign takes several steps, which cost as much
+    // as the arithmetic here.
+    uint64_t place = row * inner + k;
+    const uint8_t* at = (const uint8_t*)w.data + place / 2;
+    Levels levels(w.scales[place / kStep]);
     Ints both = widened(at);
     low = levels.at(both);
     high = levels.at(both >> 4);
