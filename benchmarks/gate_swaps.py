@@ -25,6 +25,7 @@ from safetensors.numpy import load_file, save_file
 
 from igla.gate.swapping import open_version
 from igla.serve.keys import add_key
+from igla.serve.tokens import windows_of
 
 # Probabilities in float32, computed in other batches, differ by less.
 SAME = 1e-4
@@ -88,9 +89,12 @@ def main() -> None:
 
 
 def texts_of(running: Running) -> list[str]:
-    """Some texts that the model knows."""
+    """Some texts that the model knows and reads whole: a longer one is scored in windows."""
     table = pq.read_table(running.home.rows / "holdout.parquet")
-    return [text for text in table["text"].to_pylist() if text.strip()][:200]
+    texts = [text for text in table["text"].to_pylist() if text.strip()]
+    encoder = open_version(running.home, "v0001", "default", "float32").encoder
+    windows = np.bincount(windows_of(encoder, texts, truncate=False).owner)
+    return [text for text, count in zip(texts, windows, strict=True) if count == 1][:200]
 
 
 def measured(load: Load, seconds: float) -> Figures:
