@@ -15,6 +15,7 @@ from igla.gate.log.records import Feedback
 from igla.gate.outcomes import Outcome
 from igla.gate.round import Learner, open_learner
 from igla.recipe import load_recipe
+from igla.serve.decisions import Verdict
 from igla.terminal import plain_console
 from igla.train.run import train
 
@@ -38,6 +39,7 @@ def give() -> Give:
         minutes: float = 0.0,
         slice: str | None = None,
         probability: float | None = None,
+        action: Verdict | None = None,
         decision: str | None = None,
     ) -> Feedback:
         seq, said = next(numbers), Outcome(outcome)
@@ -59,7 +61,7 @@ def give() -> Give:
             subject=None,
             slice=slice,
             version=None,
-            action=None,
+            action=action,
             probability=probability,
             tool=None,
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from igla.gate.alignment import OTHERS, SLICES, Alignment, Course
+from igla.gate.alignment import OTHERS, SLICES, Alignment, Course, agreement
 from igla.gate.material import slice_of
 
 Give = Callable[..., Any]
@@ -44,8 +44,8 @@ def test_feedback_is_counted_by_slice_and_by_what_is_right(give: Give) -> None:
     alignment = Alignment()
     alignment.add(
         [
-            give("а б", "confirmed_allow", probability=0.75),
-            give("а б", "wrongly_blocked", probability=0.25),
+            give("а б", "confirmed_allow", action="allow", probability=0.75),
+            give("а б", "wrongly_blocked", action="block", probability=0.25),
             give("а б", "override_block", slice="shop"),
             give("tool: shell\n{}", "confirmed_block"),
         ],
@@ -58,6 +58,27 @@ def test_feedback_is_counted_by_slice_and_by_what_is_right(give: Give) -> None:
         "up to 5 words": 0.5, "shop": 0.0, "tool: shell": 1.0,
     }  # fmt: skip
     assert {name: one["heard"] for name, one in found["labels"].items()} == {"allow": 2, "block": 2}
+
+
+@pytest.mark.parametrize(
+    ("action", "outcome", "agrees"),
+    [
+        # The cut at which a gate blocks is its own: 0.3 may be allowed, and 0.7 blocked.
+        ("allow", "confirmed_allow", True),
+        ("allow", "wrongly_allowed", False),
+        ("block", "confirmed_block", True),
+        ("block", "override_allow", False),
+        # A person who was asked has found no error.
+        ("review", "confirmed_block", True),
+        ("review", "confirmed_allow", True),
+        ("review", "override_block", False),
+    ],
+)
+@pytest.mark.parametrize("probability", [0.3, 0.7])
+def test_people_agree_with_what_was_done_whatever_the_probability(
+    give: Give, action: str, outcome: str, agrees: bool, probability: float
+) -> None:
+    assert agreement(give("а б", outcome, action=action, probability=probability)) is agrees
 
 
 def test_slices_beyond_so_many_are_counted_together(give: Give) -> None:

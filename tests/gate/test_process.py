@@ -21,7 +21,7 @@ from igla.gate.command_versions import retire
 from igla.gate.context import digest
 from igla.gate.home import Home, retired_slices, told
 from igla.gate.learner_settings import LearnerSettings, Learning
-from igla.gate.log import Feedback, GateLog, NewFeedback
+from igla.gate.log import Feedback, GateLog, NewDecision, NewFeedback
 from igla.gate.outcomes import Outcome
 from igla.gate.policy import policy_of
 from igla.gate.process import Process, why_due
@@ -61,7 +61,7 @@ def running(home: Home, log: GateLog, settings: LearnerSettings) -> Iterator[sub
         env=os.environ,
     )
     assert process.stdin is not None
-    process.stdin.write(told(home, str(log.database), 1, settings))
+    process.stdin.write(told(home, str(log.database), "default", 1, settings))
     process.stdin.flush()
     try:
         yield process
@@ -248,6 +248,44 @@ def test_by_hand_a_round_begins_with_whatever_is_new(
     assert learner.home.versions.names() == ["v0001", "v0002"]
 
 
+def test_what_is_said_of_another_model_is_neither_learned_from_nor_counted(
+    learner: Learner, log: GateLog, slang: Slang
+) -> None:
+    attention = Attention(log, learner.home)
+    work = Process(Learner(learner.home, learner.material, 1, QUICK), attention, threading.Event())
+
+    def judge(model: str, feedback: list[Feedback]) -> None:
+        for one in feedback:
+            made = NewDecision(
+                model=model, version="v0001", action="allow", probability=0.9,
+                text=one.text, context=one.context,
+            )  # fmt: skip
+            log.write([made, NewFeedback(outcome=one.outcome, decision=made.id, who=one.who)])
+
+    judge("spam", slang(150, seed=1, flipped=True))
+    log.write([NewFeedback(outcome=Outcome.CONFIRMED_ALLOW, text="дом", context="0", model="spam")])
+    work.look()
+    assert work.status["new"] == 0 and attention.alignment.whole.heard == 0
+    judge("default", slang(70))
+    texts = slang(40, seed=2)
+    log.write(
+        [
+            NewFeedback(
+                outcome=one.outcome, text=one.text, context=one.context, model="nobody's",
+                source="command", who=one.who,
+            )
+            for one in texts
+        ]
+    )  # fmt: skip
+    work.look()
+    figures = learner.home.versions.about("v0002").figures
+    assert figures["learned"] + figures["judged"] == 110
+    assert figures["left_out"] == {"it is of another model": 151}
+    [noted] = [one for one in log.audit() if one.event == "learned"]
+    assert noted.facts["figures"]["left_out"] == figures["left_out"]
+    assert attention.alignment.whole.heard == 110 and attention.drift.scores.seen == 70
+
+
 def test_a_round_with_nothing_to_learn_is_given_up_once(learner: Learner, log: GateLog) -> None:
     """Feedback on rows of the holdout is not learned from."""
     texts = learner.material.holdout.texts[:110]
@@ -265,6 +303,7 @@ def test_a_round_with_nothing_to_learn_is_given_up_once(learner: Learner, log: G
         work.look()
     [noted] = [one for one in log.audit() if one.event == "learned"]
     assert noted.facts["version"] is None and "nothing new" in noted.facts["reason"]
+    assert noted.facts["figures"] == {"left_out": {}}
     assert learner.home.versions.names() == ["v0001"]
 
 

@@ -105,11 +105,11 @@ class Alignment:
 
 
 def agreement(feedback: Feedback) -> bool:
-    """Whether the decision was what people would have: by its probability where there is one, else
-    by the word of who has seen it."""
-    if feedback.probability is None:
-        return not (feedback.outcome.wrong or feedback.outcome.override)
-    return (feedback.probability >= 0.5) == bool(feedback.target)
+    """Whether the decision was what people would have: by what was done, where that was to allow or
+    to block; of what was left to a person, and of a text alone, by the word of who has seen it."""
+    if feedback.action in ("allow", "block"):
+        return (feedback.action == "allow") == bool(feedback.target)
+    return not (feedback.outcome.wrong or feedback.outcome.override)
 
 
 def loss_of(feedback: Feedback) -> float | None:

@@ -1,6 +1,8 @@
 """What the learner knows of the log: it reads on from where it was, and is never told twice."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from igla.gate.alignment import Alignment, agreement
 from igla.gate.drift import Drift
@@ -17,11 +19,13 @@ WINDOW = 50_000
 class Attention:
     """Feedback that stands, and what follows from it and from the decisions.
 
+    model  name of the one that learns; what is of others is not read
     drift  of what the serving version has decided; begins anew with each version
     """
 
     log: GateLog
     home: Home
+    model: str = "default"
     feedback: list[Feedback] = field(default_factory=list)
     alignment: Alignment = field(default_factory=Alignment)
     drift: Drift = field(default_factory=Drift)
@@ -36,7 +40,7 @@ class Attention:
         if serving != self.serving:
             self.serving, self.drift = serving, Drift()
             self._tokenizer = load_tokenizer(self.home.versions.path(serving))
-        while more := self.log.feedback_since(self._read):
+        while more := self.log.feedback_since(self._read, model=self.model):
             self._read = more[-1].seq
             self.feedback = [*self.feedback, *more][-WINDOW:]
             self.alignment.add(more, slice_of)
@@ -47,7 +51,7 @@ class Attention:
             self._gone = gone[-1].seq
             names = {one.id for one in gone}
             self.feedback = [one for one in self.feedback if one.id not in names]
-        while decided := self.log.decisions(self._decided, version=serving):
+        while decided := self.log.decisions(self._decided, version=serving, model=self.model):
             self._decided = decided[-1].seq
             texts = [decision.text or "" for decision in decided]
             for decision, tokens in zip(decided, self._tokens(texts), strict=True):
@@ -57,6 +61,14 @@ class Attention:
         """Feedback from behind a number that no version has learned from, whatever became of it."""
         tried = max(after, self.home.versions.tried())
         return sum(one.seq > tried and one.text is not None for one in self.feedback)
+
+    def unanswered(self, since: datetime) -> Iterator[str]:
+        """The texts of the model's decisions since a moment to which nobody has said anything."""
+        return self.log.unanswered(since, self.model)
+
+    def elsewhere(self, until: int) -> int:
+        """How much feedback up to a number is of other models."""
+        return self.log.feedback_of_others(self.model, until)
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
         encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)

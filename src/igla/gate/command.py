@@ -103,7 +103,7 @@ def _swapping(home: Home, log: str, settings: GateServerSettings, first: Served)
     of = "" if begun_with is None else f", which began with {begun_with.run}"
     version = home.versions.serving().name
     plain_console(stderr=True).print(f"model {first.name} is {version} of {home.folder}{of}")
-    apprentice = Apprentice(settings.learner, told(home, log, block, settings.learner))
+    apprentice = Apprentice(settings.learner, told(home, log, first.name, block, settings.learner))
     return Swapping(home, first.name, settings.precision, apprentice, versions_router)
 
 

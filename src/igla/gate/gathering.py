@@ -35,12 +35,14 @@ def gather(
     former: About,
     feedback: Sequence[Feedback],
     unanswered: Unanswered,
+    elsewhere: int,
 ) -> Gathered:
     """All of it.
 
     former      what is known of the version that is copied
     feedback    all that stands, in its order; what came after the round began is not looked at
     unanswered  see noticing
+    elsewhere   how much other feedback there is, of other models
     """
     settings, material = learner.settings.learning, learner.material
     known = policy_of(learner.home, former)
@@ -57,4 +59,5 @@ def gather(
     before, now = (one.taught(material.replay) for one in (known, policy))
     anew = np.flatnonzero(now.targets != before.targets)
     lot = assemble(learned, now, anew, settings, former.lessons, at_work.seed)
-    return Gathered(lot, recently, policy, sifted.left_out)
+    others = {"it is of another model": elsewhere} if elsewhere else {}
+    return Gathered(lot, recently, policy, sifted.left_out | others)

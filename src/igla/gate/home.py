@@ -83,9 +83,12 @@ def origin(home: Home) -> Origin | None:
     return Origin(**json.loads(home.origin.read_text(encoding="utf-8")))
 
 
-def told(home: Home, log: str, block: int, settings: "LearnerSettings") -> str:
-    """The line that a learner is told at its start."""
-    content = {"folder": str(home.folder), "log": log, "block": block}
+def told(home: Home, log: str, model: str, block: int, settings: "LearnerSettings") -> str:
+    """The line that a learner is told at its start.
+
+    model  name of the one that learns
+    """
+    content = {"folder": str(home.folder), "log": log, "model": model, "block": block}
     return json.dumps(content | {"settings": settings.model_dump(mode="json")}) + "\n"
 
 

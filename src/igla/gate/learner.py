@@ -51,6 +51,7 @@ def run_round(
     feedback: Sequence[Feedback],
     between: Callable[[Step], None] = lambda step: None,
     unanswered: Unanswered = lambda since: (),
+    elsewhere: int = 0,
 ) -> Ended:
     """Bring a round, new or cut off, to its end; it is the caller who closes it, when the end has
     been written down elsewhere.
@@ -58,15 +59,17 @@ def run_round(
     feedback    all that stands, in its order; what came after the round began is not looked at
     between     is called after each step
     unanswered  see noticing
+    elsewhere   how much other feedback there is, of other models
     """
     if (ended := _sealed_before(learner, at_work)) is not None:
         return ended
     versions = learner.home.versions
     former = versions.about(at_work.parent)
-    gathered = gather(learner, at_work, former, feedback, unanswered)
+    gathered = gather(learner, at_work, former, feedback, unanswered, elsewhere)
     lot, policy = gathered.lot, gathered.policy
     if not lot.new:
-        return Ended(None, False, False, "given up: there is nothing new to learn from", {})
+        said = "given up: there is nothing new to learn from"
+        return Ended(None, False, False, said, {"left_out": gathered.left_out})
     torch.set_float32_matmul_precision(at_work.products)
     parent, copy = (Classifier.load(versions.path(at_work.parent)) for _ in range(2))
     torch.set_float32_matmul_precision(at_work.products)

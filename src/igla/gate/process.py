@@ -92,7 +92,12 @@ class Process:
         self.status |= {"state": "training", "why": at_work.why, "copy_of": at_work.parent}
         self._tell()
         ended = run_round(
-            self.learner, at_work, attention.feedback, self._between, attention.log.unanswered
+            self.learner,
+            at_work,
+            attention.feedback,
+            self._between,
+            attention.unanswered,
+            attention.elsewhere(at_work.until),
         )
         if ended.version is None:
             self._given_up = at_work.until
@@ -178,7 +183,7 @@ def main() -> None:
     log = GateLog(content["log"])
     try:
         learner = open_learner(home, content["block"], settings)
-        Process(learner, Attention(log, home), stop).run()
+        Process(learner, Attention(log, home, content["model"]), stop).run()
     except UserError as error:
         sys.exit(f"igla gate: the learner ends: {error}")
     finally:

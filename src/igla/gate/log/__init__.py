@@ -79,10 +79,18 @@ class GateLog:
         """Add an entry to the audit trail: neither texts nor persons."""
         self.write([Event(event=event, actor=actor, facts=facts)])
 
-    def feedback_since(self, cursor: int, most: int = 10_000) -> list[Feedback]:
-        """Feedback that stands, in the order it was given, from behind a cursor."""
+    def feedback_since(
+        self, cursor: int, most: int = 10_000, model: str | None = None
+    ) -> list[Feedback]:
+        """Feedback that stands, in the order it was given, from behind a cursor; of one model, if
+        named: to its decisions, and to texts for which no other model was named."""
         with self.database.reading() as connection:
-            return reading.feedback_since(connection, cursor, most)
+            return reading.feedback_since(connection, cursor, most, model)
+
+    def feedback_of_others(self, model: str, until: int) -> int:
+        """How much feedback that stands, up to a number, is of other models than this one."""
+        with self.database.reading() as connection:
+            return reading.feedback_of_others(connection, model, until)
 
     def gone_since(self, cursor: int) -> list[Gone]:
         """What must no longer be used, wherever a copy is kept: withdrawn, erased, expired."""
@@ -90,11 +98,16 @@ class GateLog:
             return reading.gone_since(connection, cursor)
 
     def decisions(
-        self, cursor: int = 0, most: int = 10_000, version: str | None = None
+        self,
+        cursor: int = 0,
+        most: int = 10_000,
+        version: str | None = None,
+        model: str | None = None,
     ) -> list[Decision]:
-        """Decisions in the order they were made, from behind a cursor; of one version, if named."""
+        """Decisions in the order they were made, from behind a cursor; of one version and of one
+        model, if named."""
         with self.database.reading() as connection:
-            return reading.decisions_since(connection, cursor, most, version)
+            return reading.decisions_since(connection, cursor, most, version, model)
 
     def decision(self, name: str) -> Decision | None:
         with self.database.reading() as connection:
@@ -105,10 +118,11 @@ class GateLog:
         with self.database.reading() as connection:
             return reading.waiting(connection, cursor, most)
 
-    def unanswered(self, since: datetime) -> Iterator[str]:
-        """The texts of decisions since a moment to which there is no feedback that stands."""
+    def unanswered(self, since: datetime, model: str) -> Iterator[str]:
+        """The texts of a model's decisions since a moment to which there is no feedback that
+        stands."""
         with self.database.reading() as connection:
-            yield from reading.unanswered(connection, since)
+            yield from reading.unanswered(connection, since, model)
 
     def has_slice(self, name: str) -> bool:
         """Whether some client has named a slice so."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, or_, select
 
 from igla.gate.log.records import Decision, Feedback, Gone
 from igla.gate.log.tables import DecisionRow, FeedbackRow, GoneRow, SliceRow
@@ -14,9 +14,20 @@ _PAGE = 2_000
 _ANSWERED = exists().where(FeedbackRow.decision == DecisionRow.id, FeedbackRow.withdrawn.is_(None))
 
 
-def feedback_since(connection: Connection, after: int, most: int) -> list[Feedback]:
+def feedback_since(
+    connection: Connection, after: int, most: int, model: str | None
+) -> list[Feedback]:
     query = feedback_query().where(FeedbackRow.seq > after, FeedbackRow.withdrawn.is_(None))
+    if model is not None:
+        query = query.where(_of_model(model))
     return [feedback_of(row) for row in connection.execute(query.limit(most))]
+
+
+def feedback_of_others(connection: Connection, model: str, until: int) -> int:
+    query = select(func.count()).where(
+        FeedbackRow.seq <= until, FeedbackRow.withdrawn.is_(None), ~_of_model(model)
+    )
+    return connection.execute(query).scalar_one()
 
 
 def gone_since(connection: Connection, after: int) -> list[Gone]:
@@ -25,11 +36,13 @@ def gone_since(connection: Connection, after: int) -> list[Gone]:
 
 
 def decisions_since(
-    connection: Connection, after: int, most: int, version: str | None
+    connection: Connection, after: int, most: int, version: str | None, model: str | None
 ) -> list[Decision]:
     query = decision_query().where(DecisionRow.seq > after)
     if version is not None:
         query = query.where(DecisionRow.version == version)
+    if model is not None:
+        query = query.where(DecisionRow.model == model)
     return [decision_of(row) for row in connection.execute(query.limit(most))]
 
 
@@ -44,9 +57,12 @@ def waiting(connection: Connection, after: int, most: int) -> list[Decision]:
     return [decision_of(row) for row in connection.execute(query.limit(most))]
 
 
-def unanswered(connection: Connection, since: datetime) -> Iterator[str]:
+def unanswered(connection: Connection, since: datetime, model: str) -> Iterator[str]:
     query = select(DecisionRow.text).where(
-        DecisionRow.at >= since, DecisionRow.text.is_not(None), ~_ANSWERED
+        DecisionRow.at >= since,
+        DecisionRow.model == model,
+        DecisionRow.text.is_not(None),
+        ~_ANSWERED,
     )
     return (row.text for row in all_of(connection, query))
 
@@ -128,6 +144,13 @@ def feedback_of(row: Row[*tuple[Any, ...]]) -> Feedback:
     for name in ("idempotency_key", "content", "withdrawn"):
         del values[name]
     return Feedback(**values)
+
+
+def _of_model(model: str) -> ColumnElement[bool]:
+    """Feedback to a model's decisions, and to texts that were judged by themselves: under its name,
+    or where none can be given, at the command line and in files."""
+    nameless = FeedbackRow.source.in_(("command", "import"))
+    return or_(FeedbackRow.model == model, and_(FeedbackRow.decision.is_(None), nameless))
 
 
 def _table(connection: Connection, query: Select[*tuple[Any, ...]]) -> dict[str, int]:
