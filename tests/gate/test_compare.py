@@ -55,9 +55,9 @@ def test_looking_after_every_decision_keeps_the_error(chance: float) -> None:
 
 
 def test_a_better_version_is_found() -> None:
-    random, pairs = np.random.default_rng(0), Paired()
-    while evidence(pairs) < 1 / ALPHA and pairs.count < 500:
-        pairs = pairs.add(bool(random.random() < 0.85), bool(random.random() < 0.95))
+    random, right = np.random.default_rng(0), list[tuple[bool, bool]]()
+    while evidence(pairs := Paired.of(right)) < 1 / ALPHA and pairs.count < 500:
+        right.append((bool(random.random() < 0.85), bool(random.random() < 0.95)))
     assert pairs.count < 500
     assert recommendation(pairs, "v1", "v2").startswith("let v2 serve")
     found = report(pairs, "v1", "v2")

@@ -289,6 +289,22 @@ def test_what_one_person_has_left_is_erased_and_the_learner_is_told(log: GateLog
             assert "анны".encode() not in file.read_bytes()
 
 
+def test_names_of_slices_go_with_the_last_record_that_has_them(log: GateLog) -> None:
+    log.slices = 3
+    about = decided("дом", subject="anna", slice="for anna")
+    other = decided("сад", subject="boris", slice="shop")
+    words = said(None, Outcome.OVERRIDE_ALLOW, text="лес", context="x", who="anna", slice="annas")
+    both = said(other, Outcome.CONFIRMED_BLOCK, who="anna")
+    log.write([about, other, words, both])
+    assert kinds(log.write([decided(slice="one more")])) == ["slices"]
+    log.erase_person("anna", "operator")
+    assert [log.has_slice(name) for name in ("for anna", "annas", "shop")] == [False, False, True]
+    assert kinds(log.write([decided(slice="one more")])) == ["stored"]
+    if log.database.sqlite:
+        for file in Path(str(log.database.url.database)).parent.glob("gate.db*"):
+            assert b"anna" not in file.read_bytes()
+
+
 def test_the_number_of_what_was_erased_is_not_given_again(log: GateLog) -> None:
     one = said(None, Outcome.CONFIRMED_ALLOW, text="дом", context="дом", who="anna")
     log.write([one])

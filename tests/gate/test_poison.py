@@ -1,6 +1,7 @@
 """Whose feedback is learned from, and how much."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,17 @@ def test_a_second_voice_gives_the_weight_of_a_wrong_decision(give: Give) -> None
     assert (lesson.weight, lesson.target, lesson.voices) == (6, 1, {"anna", "boris"})
     [lesson] = sift(twice[:1], Trust(voices=1)).lessons
     assert lesson.weight == 4
+
+
+def test_what_was_taken_back_makes_no_later_word_a_repeated_one(give: Give) -> None:
+    said = [
+        give("one", "wrongly_blocked", who, repeats=number, decision=f"d_{number}")
+        for number, who in enumerate(("anna", "boris", "carl"))
+    ]
+    assert [lesson.weight for lesson in sift(said, Trust()).lessons] == [8]
+    assert [lesson.weight for lesson in sift(said[1:], Trust()).lessons] == [6]
+    same = [replace(one, decision="d_0") for one in said]
+    assert [lesson.weight for lesson in sift(same, Trust()).lessons] == [4]
 
 
 def test_the_same_voice_is_no_second_one_however_often_it_speaks(give: Give) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,18 @@ from sqlalchemy.exc import DBAPIError
 from igla.errors import UserError
 from igla.gate.attention import Attention
 from igla.gate.command_versions import retire
+from igla.gate.comparison import compare
 from igla.gate.context import digest
 from igla.gate.home import Home, retired_slices, told
-from igla.gate.learner_settings import LearnerSettings, Learning
-from igla.gate.log import Feedback, GateLog, NewDecision, NewFeedback
+from igla.gate.learner_settings import LearnerSettings, Learning, Trust
+from igla.gate.log import Feedback, GateLog, NewDecision, NewFeedback, Withdrawal
 from igla.gate.outcomes import Outcome
+from igla.gate.poison import sift
 from igla.gate.policy import policy_of
-from igla.gate.process import Process, why_due
+from igla.gate.process import Erased, Process, why_due
 from igla.gate.round import Learner, round_at_work
 from igla.gate.versions import Versions
+from igla.train.loop import Step
 
 Slang = Callable[..., list[Feedback]]
 QUICK = LearnerSettings(
@@ -284,6 +289,103 @@ def test_what_is_said_of_another_model_is_neither_learned_from_nor_counted(
     [noted] = [one for one in log.audit() if one.event == "learned"]
     assert noted.facts["figures"]["left_out"] == figures["left_out"]
     assert attention.alignment.whole.heard == 110 and attention.drift.scores.seen == 70
+
+
+def test_what_is_taken_back_or_erased_counts_nowhere_any_more(
+    learner: Learner, log: GateLog, slang: Slang
+) -> None:
+    attention = Attention(log, learner.home)
+    work = Process(learner, attention, threading.Event())
+    kept = NewFeedback(outcome=Outcome.CONFIRMED_ALLOW, text="дом", context="1", who="boris")
+    back = replace(kept, id="f_back", outcome=Outcome.WRONGLY_ALLOWED, slice="by mistake")
+    annas = [
+        NewFeedback(
+            outcome=one.outcome, text=one.text, context=one.context, who="anna", slice="hers"
+        )
+        for one in slang(250)
+    ]
+    log.write([kept, back, *annas])
+    attention.read()
+    assert attention.new() == 252 and attention.alignment.whole.heard == 252
+    assert attention.drift.disagreement.length == 252
+    loud = sift(attention.feedback, Trust())
+    assert loud.left_out["its voice has given more in that hour than is learned from"] == 50
+    log.write([Withdrawal(feedback="f_back")])
+    log.erase_person("anna", "operator")
+    work.look()
+    assert work.status["new"] == 1
+    counted = attention.alignment.as_json()
+    assert counted["heard"] == 1 and counted["alignment"] == 1.0
+    assert [*counted["slices"]] == ["up to 5 words"]
+    assert attention.drift.disagreement.length == 1
+    log.write([replace(one, id=f"{one.id} again") for one in annas[:200]])
+    attention.read()
+    assert not sift(attention.feedback, Trust()).left_out  # what is gone has used up no hour
+
+
+def test_a_name_that_was_erased_leaves_what_the_learner_tells(
+    learner: Learner, log: GateLog, slang: Slang
+) -> None:
+    hers = NewFeedback(
+        outcome=Outcome.CONFIRMED_ALLOW, text="дом", context="1", who="anna", slice="annas"
+    )
+    log.write([hers])
+    with running(learner.home, log, QUICK):
+        until(lambda: "annas" in status(learner.home).get("alignment", {}).get("slices", {}))
+        log.erase_person("anna", "operator")
+        until(lambda: "annas" not in learner.home.status.read_text())
+        assert status(learner.home)["new"] == 0
+
+
+def test_what_is_erased_while_a_copy_trains_is_not_in_the_copy(
+    learner: Learner, log: GateLog, slang: Slang, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give(log, [*slang(120), *slang(60, seed=1, who="vera")])
+    work = Process(
+        Learner(learner.home, learner.material, 1, QUICK), Attention(log, learner.home),
+        threading.Event(),
+    )  # fmt: skip
+    monkeypatch.setattr("igla.gate.process._TOLD", 0.0)
+    between, erased = Process._between, list[Any]()
+
+    def erase(self: Process, step: Step) -> None:
+        if step.step == 3 and not erased:
+            erased.append(log.erase_person("vera", "operator"))
+        between(self, step)
+
+    monkeypatch.setattr(Process, "_between", erase)
+    with pytest.raises(Erased):
+        work.look()
+    assert round_at_work(learner.home) is not None
+    work.look()
+    assert [one.feedback for one in erased] == [60]
+    figures = learner.home.versions.about("v0002").figures
+    assert figures["learned"] + figures["judged"] == 120
+
+
+def test_a_comparison_forgets_what_was_taken_back(learner: Learner, log: GateLog) -> None:
+    work = Process(learner, Attention(log, learner.home), threading.Event())
+    versions = learner.home.versions
+    versions.add(
+        lambda folder: shutil.copytree(
+            versions.path("v0001"),
+            folder,
+            ignore=shutil.ignore_patterns("manifest.json"),
+            dirs_exist_ok=True,
+        ),
+        versions.about("v0001"),
+    )
+    compare(learner.home, "v0002", 0.0)
+    ones = [
+        NewFeedback(outcome=Outcome.CONFIRMED_ALLOW, text=f"дом {one}", context=str(one), who="a")
+        for one in range(3)
+    ]
+    log.write(ones)
+    work.look()
+    assert work.status["comparison"]["decisions"] == 3
+    log.write([Withdrawal(feedback=ones[0].id)])
+    work.look()
+    assert work.status["comparison"]["decisions"] == 2
 
 
 def test_a_round_with_nothing_to_learn_is_given_up_once(learner: Learner, log: GateLog) -> None:

@@ -30,6 +30,7 @@ class Attention:
     alignment: Alignment = field(default_factory=Alignment)
     drift: Drift = field(default_factory=Drift)
     serving: str = ""
+    _since: int = 0
     _read: int = 0
     _gone: int = 0
     _decided: int = 0
@@ -38,19 +39,13 @@ class Attention:
         """Read on; DBAPIError when the log cannot be read."""
         serving = self.home.versions.serving().name
         if serving != self.serving:
-            self.serving, self.drift = serving, Drift()
+            self.serving, self.drift, self._since = serving, Drift(), self._read
             self._tokenizer = load_tokenizer(self.home.versions.path(serving))
+        self._forget()
         while more := self.log.feedback_since(self._read, model=self.model):
             self._read = more[-1].seq
             self.feedback = [*self.feedback, *more][-WINDOW:]
-            self.alignment.add(more, slice_of)
-            for one in more:
-                if one.version in (None, serving):
-                    self.drift.heard(agreement(one))
-        if gone := self.log.gone_since(self._gone):
-            self._gone = gone[-1].seq
-            names = {one.id for one in gone}
-            self.feedback = [one for one in self.feedback if one.id not in names]
+            self._count(more)
         while decided := self.log.decisions(self._decided, version=serving, model=self.model):
             self._decided = decided[-1].seq
             texts = [decision.text or "" for decision in decided]
@@ -69,6 +64,30 @@ class Attention:
     def elsewhere(self, until: int) -> int:
         """How much feedback up to a number is of other models."""
         return self.log.feedback_of_others(self.model, until)
+
+    def erased(self) -> bool:
+        """Whether something was erased or has expired since it was last read on."""
+        return any(one.reason != "withdrawn" for one in self.log.gone_since(self._gone))
+
+    def _forget(self) -> None:
+        """Drop what was withdrawn or erased, and count what stands of the feedback that is held."""
+        gone = self.log.gone_since(self._gone)
+        if not gone:
+            return
+        self._gone = gone[-1].seq
+        if not self._read:  # and so nothing of it was counted
+            return
+        names = {one.id for one in gone}
+        self.feedback = [one for one in self.feedback if one.id not in names]
+        self.alignment = Alignment()
+        self.drift.forget_heard()
+        self._count(self.feedback)
+
+    def _count(self, feedback: list[Feedback]) -> None:
+        self.alignment.add(feedback, slice_of)
+        for one in feedback:
+            if one.seq > self._since and one.version in (None, self.serving):
+                self.drift.heard(agreement(one))
 
     def _tokens(self, texts: list[str]) -> list[list[int]]:
         encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)

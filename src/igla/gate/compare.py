@@ -4,6 +4,8 @@ Only the pairs tell them apart in which one is right and the other wrong. If the
 equally good, each such pair is a fair coin.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import exp, log
 from typing import Any
@@ -28,14 +30,12 @@ class Paired:
     first: int = 0
     second: int = 0
 
-    def add(self, first_right: bool, second_right: bool) -> "Paired":
-        """With one more decision."""
-        return Paired(
-            self.both + (first_right and second_right),
-            self.neither + (not first_right and not second_right),
-            self.first + (first_right and not second_right),
-            self.second + (second_right and not first_right),
-        )
+    @classmethod
+    def of(cls, right: Iterable[tuple[bool, bool]]) -> "Paired":
+        """right: of each decision, whether the first version was, and whether the second was."""
+        counts = Counter(right)
+        both, neither = counts[True, True], counts[False, False]
+        return cls(both, neither, counts[True, False], counts[False, True])
 
     @property
     def count(self) -> int:

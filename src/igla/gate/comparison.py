@@ -75,6 +75,8 @@ class Comparing:
         self.home = home
         self.block = block
         self._of: Comparison | None = None
+        # Of each feedback, whether the first version was right, and whether the second was.
+        self._right: dict[str, tuple[bool, bool]] = {}
 
     def report(self, feedback: Sequence[Any]) -> dict[str, Any] | None:
         """What is known of the two versions by now; None where nothing is compared.
@@ -100,14 +102,15 @@ class Comparing:
             self._both = [
                 Classifier.load(versions.check(name)) for name in (found.first, found.second)
             ]
-            self._of, self._pairs, self._seen = found, Paired(), 0
+            self._of, self._right = found, {}
         new = [
             one
             for one in feedback
-            if one.seq > self._seen and one.at.timestamp() >= found.began and one.text is not None
+            if one.id not in self._right
+            and one.at.timestamp() >= found.began
+            and one.text is not None
         ]
         if new:
-            self._seen = new[-1].seq
             texts = [one.text for one in new]
             blocked = [
                 one.probabilities(texts)[:, self.block] >= block_cut(one.rule, self.block)
@@ -115,5 +118,9 @@ class Comparing:
             ]
             for one, first, second in zip(new, *blocked, strict=True):
                 right = one.target == 0
-                self._pairs = self._pairs.add(bool(first == right), bool(second == right))
-        return report(self._pairs, found.first, found.second) | {"share": found.share}
+                self._right[one.id] = bool(first == right), bool(second == right)
+        standing = {one.id for one in feedback}
+        self._right = {name: right for name, right in self._right.items() if name in standing}
+        return report(Paired.of(self._right.values()), found.first, found.second) | {
+            "share": found.share
+        }

@@ -152,6 +152,10 @@ class Drift:
         if self.disagreement.add(float(not agrees)):
             self.changed = self.disagreement.mean > before
 
+    def forget_heard(self) -> None:
+        """As if there had been no feedback."""
+        self.disagreement, self.changed = Adwin(), False
+
     @property
     def alerts(self) -> tuple[str, ...]:
         """What has drifted: scores, tokens, disagreement."""

@@ -102,6 +102,7 @@ def sift(
             of_contexts.setdefault(one.context, []).append(one)
     lessons = []
     for context, said in of_contexts.items():
+        weights = _weights(said)
         latest = {voice_of(one): one for one in said}  # of each voice the last word
         left_out["the same voice has said something since"] += len(said) - len(latest)
         shares = Counter(one.target for one in latest.values())
@@ -112,7 +113,7 @@ def sift(
         agreeing = [one for one in latest.values() if one.target == target]
         left_out["more voices say the opposite"] += len(latest) - len(agreeing)
         heard = len(agreeing) >= trust.voices
-        weight = max(one.weight for one in agreeing)
+        weight = max(weights[one.id] for one in agreeing)
         last = max(agreeing, key=lambda one: one.seq)
         assert last.text is not None
         lessons.append(
@@ -139,6 +140,20 @@ def sift(
 def voice_of(feedback: Feedback) -> str:
     """Who speaks: the API key, or without keys the name that was given."""
     return feedback.key or feedback.who
+
+
+def _weights(said: Sequence[Feedback]) -> dict[str, int]:
+    """What each feedback on one context weighs by what stands of those before it: one that was
+    taken back since makes none after it a repeated one."""
+    before, of_decision, found = Counter[str](), Counter[tuple[str, str]](), dict[str, int]()
+    for one in said:
+        repeats = before[one.outcome]
+        if one.decision is not None:
+            repeats -= of_decision[one.outcome, one.decision]
+            of_decision[one.outcome, one.decision] += 1
+        before[one.outcome] += 1
+        found[one.id] = one.outcome.weight(repeats)
+    return found
 
 
 def _voices(lessons: Sequence[Lesson], rows: np.ndarray) -> frozenset[str]:

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,10 @@ _OFTEN, _PATIENCE, _TOLD = 1.0, 10.0, 1.0
 
 class Stopped(Exception):
     """The server has ended, or has asked its learner to."""
+
+
+class Erased(Exception):
+    """Of what a round has gathered something may have been erased."""
 
 
 @dataclass
@@ -64,6 +69,8 @@ class Process:
                 pause = _OFTEN
             except Stopped:
                 break
+            except Erased:  # with what is left the round begins again, or goes on
+                continue
             except (OSError, DBAPIError, UserError) as error:
                 # The disk is full, the log is gone, a version is damaged: the old one goes on.
                 self.status |= {"fault": _said(error), "state": "waiting"}
@@ -123,6 +130,9 @@ class Process:
         if self.stop.is_set():
             raise Stopped
         if time.monotonic() - self._told >= _TOLD:
+            with suppress(DBAPIError):  # a log that is gone for a while stops no training
+                if self.attention.erased():
+                    raise Erased
             self.status |= {"step": step.step, "loss": step.loss}
             self._tell()
 

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, insert, literal,
 from igla.errors import UserError
 from igla.gate.log import audit
 from igla.gate.log.records import Event, Reason, now
-from igla.gate.log.tables import DecisionRow, FeedbackRow, GoneRow
+from igla.gate.log.tables import DecisionRow, FeedbackRow, GoneRow, SliceRow
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ def _erase(
     reason: Reason,
     actor: str,
 ) -> Erased:
-    """Copies elsewhere, the replay rows of the learner among them, go by the ids in `gone`."""
+    """Copies elsewhere, the replay rows of the learner among them, go by the ids in `gone`. A name
+    of a slice goes with the last record that has it."""
     gone = select(DecisionRow.id).where(decisions)
     going = or_(feedback, and_(FeedbackRow.decision.is_not(None), FeedbackRow.decision.in_(gone)))
     connection.execute(
@@ -56,6 +57,8 @@ def _erase(
     )
     said = connection.execute(delete(FeedbackRow).where(going)).rowcount
     decided = connection.execute(delete(DecisionRow).where(decisions)).rowcount
+    named = (select(of).where(of.is_not(None)) for of in (DecisionRow.slice, FeedbackRow.slice))
+    connection.execute(delete(SliceRow).where(*map(SliceRow.name.not_in, named)))
     facts = {"decisions": decided, "feedback": said}
     audit.append(connection, [Event(event=reason, actor=actor, facts=facts)])
     return Erased(decided, said)
