@@ -132,6 +132,10 @@ class Swapping:
         held = service.models.find(self.name)
         assert held is not None
         self.metrics.serves(held.version)
+        service.steered[self.name] = (
+            f"The gate decides which version of {self.name} serves: promote one, or roll back "
+            "(igla gate promote, igla gate rollback, or POST /v1/gate/promote, /v1/gate/rollback)."
+        )
         self._tasks = [asyncio.create_task(self._watch(service))]
         if self.apprentice is not None:
             self._tasks.append(asyncio.create_task(self._keep_running(self.apprentice)))

@@ -9,12 +9,18 @@ from igla.serve.models import Served, open_model
 from igla.serve.service import Refused, Service
 
 
+class Steered(UserError):
+    """A model that something else loads; see Service.steered."""
+
+
 async def load(service: Service, request: Request, name: str, where: str | None) -> Served:
     """Let a run or a folder answer under a name from now on; see `replace`."""
     service.check_admin(request)
     service.check_ready()
     try:
         return await replace(service, name, where)
+    except Steered as why:
+        raise Refused(409, str(why)) from None
     except UserError as error:
         raise Refused(422, str(error)) from None
 
@@ -22,7 +28,9 @@ async def load(service: Service, request: Request, name: str, where: str | None)
 def unload(service: Service, request: Request, name: str, version: str | None) -> list[Served]:
     """Take a version of a model away, or all of them. What it has accepted it still answers."""
     service.check_admin(request)
-    service.model(name, version)
+    served = service.model(name, version)
+    if name in service.steered and served is service.model(name):
+        raise Refused(409, service.steered[name])
     try:
         going = service.models.drop(name, version)
     except UserError as error:
@@ -35,8 +43,10 @@ async def replace(service: Service, name: str, where: str | None = None) -> Serv
     """Load what a name is to stand for: a folder, or anew the one that it was loaded from.
 
     One at a time, beside the work of the server. UserError when it cannot be served, and then the
-    old version goes on answering.
+    old version goes on answering; Steered where something else decides what serves.
     """
+    if name in service.steered:
+        raise Steered(service.steered[name])
     async with service.loading:
         if where is None:
             held = service.models.find(name)

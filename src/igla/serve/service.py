@@ -57,6 +57,7 @@ class Service:
 
     loading      held while a model is loaded
     suggestions  who keeps suggested scores; None: nobody
+    steered      names of models that something else loads → why nobody may besides
     """
 
     settings: Settings
@@ -68,6 +69,7 @@ class Service:
     suggestions: SuggestionSink | None = None
     draining: bool = False
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    steered: dict[str, str] = field(default_factory=dict)
 
     def check_ready(self) -> None:
         """Refused when no requests are taken any more."""
