@@ -41,13 +41,14 @@ def write_sealed(target: Path, write: Callable[[Path], None]) -> None:
 
 def check_sealed(folder: Path) -> None:
     """Raise BrokenSeal unless every byte of the folder is as it was written."""
-    sums = _read_manifest(folder)
-    for name, expected in sums.items():
-        file = folder / name
-        if not file.is_file():
-            raise BrokenSeal(f"{file} is missing")
-        if file_digest(file) != expected:
-            raise BrokenSeal(f"{file} is damaged (its SHA-256 sum differs from the manifest's)")
+    for name, expected in _read_manifest(folder).items():
+        _check(folder / name, expected)
+
+
+def check_sealed_file(file: Path) -> None:
+    """Raise BrokenSeal unless a file in a sealed folder is as it was written, whatever the others
+    are."""
+    _check(file, _read_manifest(file.parent).get(file.name))
 
 
 def write_durably(path: Path, content: str) -> None:
@@ -85,6 +86,13 @@ def file_digest(path: Path) -> str:
     """SHA-256 sum of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check(file: Path, expected: str | None) -> None:
+    if not file.is_file():
+        raise BrokenSeal(f"{file} is missing")
+    if file_digest(file) != expected:
+        raise BrokenSeal(f"{file} is damaged (its SHA-256 sum differs from the manifest's)")
 
 
 def _write_manifest(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """What a gate began with, and what it is served with later."""
 
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,34 @@ def test_another_model_than_it_began_with_is_refused_with_the_way_to_go_on(
         assert one in said
     assert not (learned.folder.parent / "gate.db-wal").exists()  # nobody has opened the log
     assert f"which began with {first}" in said_by(serve_gate, own, learned)
+
+
+def test_a_start_with_a_damaged_version_names_the_command_that_lets_another_serve(
+    refused: Start, learned: Home, run: Path, serve_gate: Callable[..., Any]
+) -> None:
+    versions = learned.versions
+
+    def copy(folder: Path) -> None:
+        leave = shutil.ignore_patterns("manifest.json")
+        shutil.copytree(versions.path("v0001"), folder, ignore=leave, dirs_exist_ok=True)
+
+    versions.promote(versions.add(copy, versions.about("v0001")), "learner")
+    weights = versions.path("v0002") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    said = refused(str(run))
+    assert "The version v0002 is damaged" in said and "Traceback" not in said
+    command = said[said.index("igla gate rollback") :].split()
+    assert command[3:6] == [str(learned.folder), "--to", "v0001"]
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=learned.folder.parent, capture_output=True, text=True
+    )
+    assert done.stdout == "v0001 serves\n", done.stderr
+    assert "model default is v0001" in said_by(serve_gate, run, learned)
+    for name in versions.names():
+        (versions.path(name) / "model.safetensors").write_bytes(b"")
+    assert "name another folder with --learn" in refused(str(run))
+    learned.origin.write_text("{}")
+    assert f"{learned.origin} is damaged: remove it" in refused(str(run))
 
 
 def test_the_run_that_it_began_with_may_lie_elsewhere(

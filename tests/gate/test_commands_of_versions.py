@@ -15,7 +15,8 @@ import pytest
 
 from igla.gate.home import Home
 from igla.gate.log import GateLog
-from igla.gate.versions import About
+from igla.gate.policy import policy_of
+from igla.gate.versions import About, Damaged
 
 
 def igla(*words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -62,6 +63,50 @@ def test_versions_are_shown_rolled_back_and_promoted(home: Home, log: str) -> No
         ("rolled_back", {"before": "v0002", "after": "v0001"}),
         ("promoted", {"before": "v0001", "after": "v0002"}),
     ]
+
+
+def faults(done: subprocess.CompletedProcess[str]) -> str:
+    """The one sentence of a command that has failed as it should."""
+    assert done.returncode == 2 and not done.stdout and "Traceback" not in done.stderr, done
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    return done.stderr
+
+
+def test_a_damaged_pointer_fails_commands_in_a_sentence_and_is_mended_by_promoting(
+    home: Home, log: str
+) -> None:
+    (home.versions.folder / "serving.json").write_text('{"name": 3}')
+    for words in ("versions {}", "rollback {} --log {}", "compare {} v0001 --log {}"):
+        said = faults(igla(*words.format(home.folder, log).split()))
+        assert f"igla gate promote {home.folder} VERSION" in said and "v0001, v0002" in said
+    assert igla("promote", str(home.folder), "v0002", "--log", log).stdout == "v0002 serves\n"
+    assert events(log) == [("promoted", {"before": None, "after": "v0002"})]
+    assert igla("versions", str(home.folder)).returncode == 0
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"shop": "today"}'])
+def test_damaged_notes_on_retired_slices_fail_commands_in_a_sentence(
+    home: Home, log: str, content: str
+) -> None:
+    home.retired.write_text(content)
+    assert "remove it, and retire again" in faults(igla("versions", str(home.folder)))
+    with pytest.raises(Damaged, match="retired.json is damaged"):
+        policy_of(home, home.versions.about("v0001"))
+    # What lets another version serve does not need them.
+    assert igla("rollback", str(home.folder), "--log", log).stdout == "v0001 serves\n"
+
+
+def test_a_version_with_damaged_figures_is_shown_as_such_and_left_by_name(
+    home: Home, log: str
+) -> None:
+    file = home.versions.path("v0002") / "version.json"
+    file.write_text(file.read_text().replace("holdout", "holdin"))
+    shown = igla("versions", str(home.folder))
+    assert shown.returncode == 0
+    assert shown.stdout.startswith("v0002 serves: The version v0002 is damaged: ")
+    assert "--to" in faults(igla("rollback", str(home.folder), "--log", log))
+    back = igla("rollback", str(home.folder), "--to", "v0001", "--log", log)
+    assert back.stdout == "v0001 serves\n"
 
 
 def test_a_round_and_a_comparison_are_asked_for(home: Home, log: str, tmp_path: Path) -> None:

@@ -166,6 +166,27 @@ def test_a_full_disk_keeps_the_old_version_and_the_round(
     assert "fault" not in status(learner.home)
 
 
+def test_a_damaged_note_of_a_round_is_told_of_and_waited_out(
+    learner: Learner, log: GateLog, slang: Slang, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give(log, slang(120))
+    work = Process(
+        Learner(learner.home, learner.material, 1, QUICK), Attention(log, learner.home),
+        threading.Event(),
+    )  # fmt: skip
+    learner.home.learning.mkdir()
+    note = learner.home.learning / "round.json"
+    note.write_text("[]")
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Event, "wait", lambda self, seconds: self.set())
+        work.run()
+    assert f"{note} is damaged: remove it" in status(learner.home)["fault"]
+    note.unlink()
+    work.stop.clear()
+    work.look()
+    assert learner.home.versions.names() == ["v0001", "v0002"]
+
+
 def test_a_round_whose_end_was_not_written_down_has_not_ended(
     learner: Learner, log: GateLog, slang: Slang, monkeypatch: pytest.MonkeyPatch
 ) -> None:

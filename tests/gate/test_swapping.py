@@ -253,6 +253,26 @@ def test_a_torn_version_is_told_of_and_the_old_one_answers(teaching: Teaching) -
         weights.write_bytes(whole)
 
 
+def test_damaged_notes_of_a_gate_are_told_of_and_it_goes_on_answering(teaching: Teaching) -> None:
+    pointer = teaching.home.versions.folder / "serving.json"
+    serving = teaching.home.versions.serving().name
+    for file in (pointer, teaching.home.retired):
+        file.write_text("[1")
+        told = teaching.admin.get("/v1/gate/versions")
+        assert told.status_code == 503 and f"{file} is damaged" in told.json()["error"]
+        assert teaching.decide(TEXTS[0])["version"] == serving
+        if file == pointer:
+            refused = teaching.admin.post("/v1/gate/rollback", json={})
+            assert refused.status_code == 503 and "igla gate promote" in refused.json()["error"]
+            mended = teaching.admin.post("/v1/gate/promote", json={"version": serving})
+            assert mended.json() == {"serving": serving}
+        else:
+            file.unlink()
+        assert teaching.versions()["serving"]["name"] == serving
+    teaching.home.status.write_text("[1]")
+    teaching.until(lambda: teaching.versions()["learner"].get("pid"))
+
+
 class EndsWhenKilled:
     """A learner's process that ends between the moment it is given up and the kill."""
 

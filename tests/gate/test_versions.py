@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from igla.errors import UserError
-from igla.gate.versions import About, Versions
+from igla.gate.versions import About, Damaged, Torn, Versions
 
 
 def add(versions: Versions, parent: str | None, lessons: int = 0, content: str = "weights") -> str:
@@ -61,6 +61,56 @@ def test_a_torn_version_never_serves(three: Versions) -> None:
         three.promote("v0009", "a hand")
     with pytest.raises(UserError, match="There is no version"):
         three.promote("../versions/v0001", "a hand")
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "version.json", "manifest.json"])
+def test_from_a_torn_version_one_goes_back_to_a_whole_one(three: Versions, file: str) -> None:
+    torn = three.path("v0003") / file
+    content = bytearray(torn.read_bytes())
+    content[len(content) // 2] ^= 1
+    torn.write_bytes(content)
+    with pytest.raises(Torn, match="v0003 is damaged"):
+        three.check("v0003")
+    assert three.whole(but="v0003") == "v0002"
+    if file == "version.json":
+        assert [*three.known()] == ["v0001", "v0002"]
+        with pytest.raises(UserError, match=r"damaged.*Name the version .*--to"):
+            three.rollback("a hand")
+    assert three.rollback("a hand", to="v0002") == three.serving().name == "v0002"
+    (three.path("v0002") / "model.safetensors").unlink()
+    assert three.whole(but="v0003") == "v0001" and three.whole(but="v0001") is None
+
+
+def test_every_changed_letter_of_what_is_known_of_a_version_is_found(three: Versions) -> None:
+    file = three.path("v0003") / "version.json"
+    whole = file.read_text()
+    for changed in (whole.replace("pr_auc", "pr-auc"), whole.replace("0.6", "0.9"), "[]", ""):
+        assert changed != whole
+        file.write_text(changed)
+        with pytest.raises(Torn, match="version.json is damaged"):
+            three.about("v0003")
+
+
+POINTERS = [
+    b"", b"{", b"[]", b"null", b'"v0001"', b"\xff", b"{}",
+    b'{"name": 3, "since": 0, "by": "a hand"}',
+    b'{"name": "../v0001", "since": 0, "by": "a hand"}',
+    b'{"name": "v0001", "since": "today", "by": "a hand"}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", POINTERS)
+def test_a_damaged_pointer_is_told_of_and_written_anew_by_who_names_a_version(
+    three: Versions, content: bytes
+) -> None:
+    pointer = three.folder / "serving.json"
+    pointer.write_bytes(content)
+    for refused in (three.serving, lambda: three.rollback("a hand"), lambda: three.prune(1)):
+        with pytest.raises(Damaged, match=r"igla gate promote \S+ VERSION .* v0001, v0002, v0003"):
+            refused()
+    assert three.promote("v0002", "a hand") and three.serving().name == "v0002"
+    pointer.write_bytes(content)
+    assert three.rollback("a hand", to="v0001") == three.serving().name == "v0001"
 
 
 def test_a_promotion_does_not_undo_a_rollback_that_came_before_it(three: Versions) -> None:

@@ -10,9 +10,11 @@ from igla.gate.decide import blocked_column
 from igla.gate.gate import Gate
 from igla.gate.home import Home, origin, told
 from igla.gate.log import GateLog
+from igla.gate.log.database import shown
 from igla.gate.routes import router
 from igla.gate.settings import GateServerSettings
 from igla.gate.swapping import Apprentice, Swapping
+from igla.gate.versions import Torn
 from igla.gate.versions_routes import router as versions_router
 from igla.serve.app import create_app
 from igla.serve.command import serve as run
@@ -65,7 +67,7 @@ def gate_app(
     gate = Gate(settings, router)
     extensions: list[Extension] = [gate]
     if swapping is not None:
-        served = [swapping.open(), *served[1:]]
+        served = [_version_of(swapping, log), *served[1:]]
         extensions.append(swapping)
         gate.pick = swapping.pick
     app = create_app(served, settings, keys, suggestions=gate, extensions=extensions)
@@ -105,6 +107,24 @@ def _swapping(home: Home, log: str, settings: GateServerSettings, first: Served)
     plain_console(stderr=True).print(f"model {first.name} is {version} of {home.folder}{of}")
     apprentice = Apprentice(settings.learner, told(home, log, first.name, block, settings.learner))
     return Swapping(home, first.name, settings.precision, apprentice, versions_router)
+
+
+def _version_of(swapping: Swapping, log: str) -> Served:
+    """The version that is to serve; UserError with the way out where it is damaged."""
+    try:
+        return swapping.open()
+    except Torn as torn:
+        versions, folder = swapping.home.versions, swapping.home.folder
+        other = versions.whole(but=versions.serving().name)
+        if other is None:
+            raise UserError(
+                f"{torn} No other version of {folder} is whole: name another folder with --learn, "
+                "and a new gate begins."
+            ) from None
+        raise UserError(
+            f"{torn} To let {other} serve: igla gate rollback {folder} --to {other} "
+            f"--log {shown(log)}"
+        ) from None
 
 
 def _check_origin(home: Home, first: Served) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from igla.gate.versions import POINTER, Versions
+from igla.gate.versions import POINTER, Damaged, Versions, read_small
 
 if TYPE_CHECKING:  # which takes pydantic, and a rollback needs no settings
     from igla.gate.learner_settings import LearnerSettings
@@ -78,9 +78,15 @@ class Origin:
 
 def origin(home: Home) -> Origin | None:
     """What a gate began with; None of one that an older igla began, which did not note it."""
-    if not home.origin.is_file():
+    if not home.origin.exists():
         return None
-    return Origin(**json.loads(home.origin.read_text(encoding="utf-8")))
+    match read_small(home.origin):
+        case {"run": str(run), "model": str(model)}:
+            return Origin(run, model)
+    raise Damaged(
+        f"{home.origin} is damaged: remove it, and whatever model the gate is served with next is "
+        "taken to be the one that it began with."
+    )
 
 
 def told(home: Home, log: str, model: str, block: int, settings: "LearnerSettings") -> str:
@@ -94,6 +100,12 @@ def told(home: Home, log: str, model: str, block: int, settings: "LearnerSetting
 
 def retired_slices(home: Home) -> dict[str, float]:
     """Slice → seconds since 1970 at which what was said of it was retired."""
-    if not home.retired.is_file():
+    if not home.retired.exists():
         return {}
-    return dict(json.loads(home.retired.read_text(encoding="utf-8")))
+    found = read_small(home.retired)
+    if isinstance(found, dict) and all(isinstance(one, int | float) for one in found.values()):
+        return found
+    raise Damaged(
+        f"{home.retired} is damaged: remove it, and retire again what the audit trail says was "
+        "retired (igla gate retire)."
+    )

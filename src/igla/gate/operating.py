@@ -8,11 +8,12 @@ from igla.gate.comparison import Comparison, compare, compared
 from igla.gate.comparison import stop_comparing as stop
 from igla.gate.home import Home
 from igla.gate.log import GateLog
+from igla.gate.versions import Damaged
 
 
 def roll_back(home: Home, log: GateLog, actor: str, to: str | None = None) -> str:
     """Let the former version serve again, or the one named; its name."""
-    before = home.versions.serving().name
+    before = _serving(home)
     after = home.versions.rollback(actor, to)
     log.note("rolled_back", actor, before=before, after=after)
     return after
@@ -20,7 +21,7 @@ def roll_back(home: Home, log: GateLog, actor: str, to: str | None = None) -> st
 
 def promote(home: Home, log: GateLog, actor: str, version: str) -> str:
     """Let a version serve, one that was rejected too; its name."""
-    before = home.versions.serving().name
+    before = _serving(home)
     home.versions.promote(version, actor)
     log.note("promoted", actor, before=before, after=version)
     return version
@@ -46,3 +47,11 @@ def ask_for_a_round(home: Home, log: GateLog, actor: str) -> None:
     """Let the learner begin a round with whatever feedback is new."""
     home.asked.touch()
     log.note("round_asked", actor)
+
+
+def _serving(home: Home) -> str | None:
+    """The version that serves; None where the pointer is damaged, which these acts mend."""
+    try:
+        return home.versions.serving().name
+    except Damaged:
+        return None

@@ -14,6 +14,7 @@ from igla.gate.log.records import Feedback
 from igla.gate.material import Material, load_material
 from igla.gate.poison import Neighbours, Sifted, sift
 from igla.gate.policy import Policy
+from igla.gate.versions import Damaged, read_small
 from igla.ops.products import use_best_float32
 from igla.sealed import write_durably
 
@@ -88,11 +89,14 @@ def open_round(learner: Learner, until: int, why: str) -> Round:
 
 
 def round_at_work(home: Home) -> Round | None:
-    """The round that was begun and has not ended."""
+    """The round that was begun and has not ended; Damaged where its note is."""
     file = home.learning / "round.json"
-    if not file.is_file():
+    if not file.exists():
         return None
-    return Round(**json.loads(file.read_text(encoding="utf-8")))
+    try:
+        return Round(**read_small(file))
+    except TypeError:
+        raise Damaged(f"{file} is damaged: remove it, and the round begins anew.") from None
 
 
 def close_round(home: Home) -> None:

@@ -2,7 +2,6 @@
 that the pointer names."""
 
 import asyncio
-import json
 import logging
 import os
 import sys
@@ -19,6 +18,7 @@ from igla.errors import UserError
 from igla.gate.comparison import compared, sticky
 from igla.gate.home import Home
 from igla.gate.learner_settings import LearnerSettings
+from igla.gate.versions import Damaged, read_small
 from igla.serve.models import Precision, Served, open_model
 from igla.serve.service import Service
 
@@ -114,6 +114,7 @@ class Swapping:
         self.router = router
         self.metrics: LearnerMetrics | None = None
         self._refused: str | None = None
+        self._unread: str | None = None  # why the pointer could not be read when last looked at
         self._second: Served | None = None
         self._share = 0.0
         self._process: asyncio.subprocess.Process | None = None
@@ -164,10 +165,10 @@ class Swapping:
     def status(self) -> dict[str, Any]:
         """What the learner has said of itself last; empty when it never has."""
         try:
-            content: dict[str, Any] = json.loads(self.home.status.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            content = read_small(self.home.status)
+        except Damaged:
             return {}
-        return content
+        return content if isinstance(content, dict) else {}
 
     async def _watch(self, service: Service) -> None:
         """Let the version serve that the pointer names, whenever it is another one."""
@@ -175,8 +176,11 @@ class Swapping:
         while True:
             try:
                 await self.follow(service)
+                self._unread = None
             except (UserError, OSError) as error:  # the pointer cannot be read: it will be again
-                _LOG.error("The gate's versions cannot be read: %s", error)
+                if str(error) != self._unread:
+                    _LOG.error("The gate's versions cannot be read: %s", error)
+                self._unread = str(error)
             except Exception:  # whatever goes wrong, what serves goes on, and so does this
                 _LOG.exception("A version of the gate could not be swapped in.")
             self.metrics.learner(self.status(), self.running)

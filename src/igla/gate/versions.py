@@ -17,10 +17,25 @@ from pathlib import Path
 from typing import Any
 
 from igla.errors import UserError
-from igla.sealed import BrokenSeal, check_sealed, remove_unfinished, write_durably, write_sealed
+from igla.sealed import (
+    BrokenSeal,
+    check_sealed,
+    check_sealed_file,
+    remove_unfinished,
+    write_durably,
+    write_sealed,
+)
 
 ABOUT, POINTER = "version.json", "serving.json"
 _NAME = re.compile(r"v\d{4,}")
+
+
+class Torn(UserError):
+    """A version that is not as it was sealed."""
+
+
+class Damaged(UserError):
+    """One of the gate's own small files that does not hold what was written, or cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +82,17 @@ class Versions:
         return self.folder / name
 
     def about(self, name: str) -> About:
-        """What is known of a version; UserError when there is none of this name or it is torn."""
+        """What is known of a version; UserError when there is none of this name, Torn when what is
+        known is not what was written."""
         if not _NAME.fullmatch(name) or not self.path(name).is_dir():
             there = ", ".join(self.names()) or "none"
             raise UserError(f"There is no version {name} in {self.folder}; there are {there}.")
+        file = self.path(name) / ABOUT
         try:
-            content = json.loads((self.path(name) / ABOUT).read_text(encoding="utf-8"))
-            return About(**content)
-        except (OSError, ValueError, TypeError):
-            raise UserError(f"The version {self.path(name)} is damaged ({ABOUT}).") from None
+            check_sealed_file(file)
+            return About(**json.loads(file.read_text(encoding="utf-8")))
+        except (BrokenSeal, OSError, ValueError, TypeError) as error:
+            raise Torn(f"The version {name} is damaged: {error}.") from None
 
     def known(self) -> dict[str, About]:
         """What is known of each version, the oldest first; those that are torn are left out."""
@@ -86,13 +103,24 @@ class Versions:
         return found
 
     def check(self, name: str) -> Path:
-        """The folder of a version of which every byte is whole; UserError for any other."""
+        """The folder of a version of which every byte is whole; Torn for one that is not, UserError
+        where there is none of this name."""
         self.about(name)
         try:
             check_sealed(self.path(name))
-        except BrokenSeal as broken:
-            raise UserError(f"The version {name} is damaged: {broken}.") from None
+        except (BrokenSeal, OSError) as broken:
+            raise Torn(f"The version {name} is damaged: {broken}.") from None
         return self.path(name)
+
+    def whole(self, but: str) -> str | None:
+        """The newest version that has passed and is whole, other than this one."""
+        known = self.known()
+        for name in reversed(known):
+            if name != but and known[name].passed:
+                with suppress(Torn):
+                    self.check(name)
+                    return name
+        return None
 
     def add(self, write: Callable[[Path], None], about: About) -> str:
         """Seal a new version, which `write` fills; its name, the next number."""
@@ -108,14 +136,19 @@ class Versions:
         return name
 
     def serving(self) -> Serving:
-        """What the pointer says; UserError when there is none."""
-        try:
-            content = json.loads((self.folder / POINTER).read_text(encoding="utf-8"))
-            return Serving(**content)
-        except FileNotFoundError:
-            raise UserError(f"No version in {self.folder} serves: there is no {POINTER}.") from None
-        except (ValueError, TypeError):
-            raise UserError(f"{self.folder / POINTER} is damaged.") from None
+        """What the pointer says; UserError when there is none, Damaged when it says nothing."""
+        pointer = self.folder / POINTER
+        if not pointer.exists():
+            raise UserError(f"No version in {self.folder} serves: there is no {POINTER}.")
+        match read_small(pointer):
+            case {"name": str(name), "since": int() | float() as since, "by": str(by)} if (
+                _NAME.fullmatch(name)
+            ):
+                return Serving(name, since, by)
+        raise Damaged(
+            f"{pointer} is damaged: igla gate promote {self.folder.parent} VERSION writes it anew; "
+            f"there are {', '.join(self.names()) or 'none'}."
+        )
 
     def promote(self, name: str, by: str, instead_of: str | None = None) -> bool:
         """Let a whole version serve from now on.
@@ -131,12 +164,12 @@ class Versions:
 
     def rollback(self, by: str, to: str | None = None) -> str:
         """Let the version that the serving one was made from serve again, or the one named; its
-        name. UserError when there is none, or when it is not whole."""
+        name. UserError when there is none, or when it is not whole.
+
+        Of the one that serves nothing need be whole where another is named.
+        """
         with self._locked():
-            serving = self.serving()
-            target = to or self.about(serving.name).parent
-            if target is None:
-                raise UserError(f"{serving.name} is the first version: there is none before it.")
+            target = to or self._former()
             self.check(target)
             self._point(Serving(target, time.time(), by))
         return target
@@ -174,6 +207,17 @@ class Versions:
         if self.folder.is_dir():
             remove_unfinished(self.folder, "v*")
 
+    def _former(self) -> str:
+        """The version that the serving one was made from; UserError where that cannot be known."""
+        serving = self.serving().name
+        try:
+            parent = self.about(serving).parent
+        except Torn as torn:
+            raise UserError(f"{torn} Name the version that is to serve (--to).") from None
+        if parent is None:
+            raise UserError(f"{serving} is the first version: there is none before it.")
+        return parent
+
     def _point(self, serving: Serving) -> None:
         text = json.dumps(asdict(serving), ensure_ascii=False)
         write_durably(self.folder / POINTER, text + "\n")
@@ -184,6 +228,16 @@ class Versions:
         with (self.folder / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def read_small(file: Path) -> Any:
+    """What a file of JSON holds, None where it is not JSON; Damaged when it cannot be read."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    except OSError as error:
+        raise Damaged(f"{file} cannot be read: {error.strerror}.") from None
 
 
 def _number(name: str) -> int:

@@ -16,6 +16,7 @@ from igla.gate.command_versions import report
 from igla.gate.gate import refusal
 from igla.gate.routes import Short
 from igla.gate.swapping import Swapping
+from igla.gate.versions import Damaged
 from igla.serve.service import Refused, route_class, service_of
 
 T = TypeVar("T")
@@ -35,7 +36,8 @@ async def versions(request: Request) -> dict[str, Any]:
     """All versions, the newest first, with what they were judged by and why, and the learner."""
     service_of(request).check_key(request, "feedback")
     swapping = swapping_of(request)
-    found = await asyncio.to_thread(report, swapping.home)
+    with _refusals():
+        found = await asyncio.to_thread(report, swapping.home)
     return found | {"learner": swapping.status() | {"running": swapping.running}}
 
 
@@ -111,6 +113,8 @@ def swapping_of(request: Request) -> Swapping:
 def _refusals() -> Iterator[None]:
     try:
         yield
+    except Damaged as error:
+        raise Refused(503, str(error)) from None
     except UserError as error:
         raise Refused(409, str(error)) from None
     except OSError as error:  # as of a full disk
@@ -123,12 +127,12 @@ async def _acted(request: Request, act: Callable[..., T], *words: object) -> T:
     service, swapping = service_of(request), swapping_of(request)
     actor = service.check_admin(request)
     log = request.app.state.gate.log
-    try:
-        with _refusals():
+    with _refusals():
+        try:
             done = await asyncio.to_thread(act, swapping.home, log, actor, *words)
-    except SQLAlchemyError:
+        except SQLAlchemyError:
+            await swapping.follow(service)
+            said = "It is done, but the log cannot be written: the audit trail does not say so."
+            raise Refused(503, said) from None
         await swapping.follow(service)
-        said = "It is done, but the log cannot be written: the audit trail does not say so."
-        raise Refused(503, said) from None
-    await swapping.follow(service)
     return done

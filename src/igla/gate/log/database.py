@@ -54,7 +54,7 @@ class Database:
             raise UserError(f"The log {self} cannot be opened: {str(error.orig).strip()}") from None
 
     def __str__(self) -> str:
-        return self.url.set(drivername=self.url.get_backend_name()).render_as_string()
+        return _shown(self.url)
 
     @property
     def sqlite(self) -> bool:
@@ -114,6 +114,15 @@ class Database:
             if not inspect(connection).has_table("alembic_version"):
                 return None
             return connection.execute(_REVISION).scalar_one_or_none()
+
+
+def shown(url: str) -> str:
+    """A log's URL without its password; UserError where it is none."""
+    return _shown(_parsed(url))
+
+
+def _shown(url: URL) -> str:
+    return url.set(drivername=url.get_backend_name()).render_as_string()
 
 
 def _parsed(url: str) -> URL:
