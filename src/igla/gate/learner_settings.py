@@ -31,7 +31,7 @@ class Learning(Section):
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="Decoupled decay.")
     clip_norm: Positive = Field(1.0, description="Largest norm of the gradient.")
     elasticity: Annotated[float, Field(ge=0)] = Field(
-        100.0, description="λ of elastic weight consolidation; 0: none."
+        10.0, description="λ of elastic weight consolidation; 0: none."
     )
     fisher_rows: Count = Field(256, description="Old rows that the Fisher diagonal is the mean of.")
     threads: Count = Field(1, description="Threads of the learner's process.")
