@@ -225,6 +225,30 @@ def test_an_answer_whose_receipt_was_lost_counts_once(page: Page) -> None:
     page.until(lambda: [one.text for one in page.given()[before:]] == ["потерянный дом"])
 
 
+def test_an_answer_that_could_not_be_taken_back_is_the_next_that_undo_tries(page: Page) -> None:
+    page.open("первый сад", "второй сад", "третий сад")
+    before = len(page.given())
+    page.press("a")
+    page.until(lambda: len(page.given()) == before + 1)
+    page.press("b")
+    page.until(lambda: len(page.given()) == before + 2 and page.shown == "третий сад")
+    page.driver.execute_script(
+        """const fetched = window.fetch;
+           window.fetch = async (path, asked) => {
+             if (asked.method !== "DELETE") return fetched(path, asked);
+             window.fetch = fetched;
+             throw new TypeError("away");
+           };"""
+    )
+    page.until(lambda: not page.one("#undo").get_attribute("disabled"))
+    page.press("u")
+    page.until(lambda: page.one("#error").is_displayed())
+    assert len(page.given()) == before + 2
+    page.press("u")
+    page.until(lambda: page.shown == "второй сад")
+    assert [one.text for one in page.given()[before:]] == ["первый сад"]
+
+
 def test_signs_that_do_not_show_are_marked(page: Page) -> None:
     family = "\U0001f468\u200d\U0001f469\u200d\U0001f467 \u2764\ufe0f 1\ufe0f\u20e3"
     hidden = "г\u200b\u200b\u200bад\u202eкий\u202c д\xadом\u2800\U000e0041"

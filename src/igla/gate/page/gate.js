@@ -122,18 +122,22 @@ function sendOne(matter, outcome) {
   return ask("POST", "/v1/gate/feedback", { ...said, idempotency_key: `page-${matter.mark}-${outcome}` });
 }
 
+// What could not be taken back is the first that the next undo tries, unless there is none of it.
 async function undo() {
   const last = done.pop();
   if (!last) return;
-  const matters = last.map(([, matter]) => matter);
-  send(matters);
+  send(last.map(([, matter]) => matter));
   await trying(async () => {
-    await Promise.all(last.map(([feedback]) => ask("DELETE", `/v1/gate/feedback/${feedback}`)));
-    matters.forEach((one) => delete one.mark); // what is said next is another feedback
-    putBack(matters);
-    counts.waiting += last.length;
+    const sent = await Promise.allSettled(last.map(([feedback]) => ask("DELETE", `/v1/gate/feedback/${feedback}`)));
+    const back = last.flatMap(([, matter], at) => sent[at].status === "fulfilled" ? [matter] : []);
+    back.forEach((one) => delete one.mark); // what is said next is another feedback
+    putBack(back);
+    counts.waiting += back.length;
+    const left = last.filter((_, at) => sent[at].status === "rejected" && sent[at].reason.status !== 404);
+    if (left.length) done.push(left);
+    if (back.length < last.length) throw sent.find((one) => one.status === "rejected").reason;
   });
-  arrived(matters);
+  arrived(last.map(([, matter]) => matter));
   showQueue();
 }
 
