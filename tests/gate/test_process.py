@@ -28,7 +28,7 @@ from igla.gate.log import Feedback, GateLog, NewDecision, NewFeedback, Withdrawa
 from igla.gate.outcomes import Outcome
 from igla.gate.poison import sift
 from igla.gate.policy import policy_of
-from igla.gate.process import Erased, Process, why_due
+from igla.gate.process import Erased, Process, Stopped, why_due
 from igla.gate.round import Learner, round_at_work
 from igla.gate.versions import Versions
 from igla.train.loop import Step
@@ -182,6 +182,32 @@ def test_a_damaged_note_of_a_round_is_told_of_and_waited_out(
         work.run()
     assert f"{note} is damaged: remove it" in status(learner.home)["fault"]
     note.unlink()
+    work.stop.clear()
+    work.look()
+    assert learner.home.versions.names() == ["v0001", "v0002"]
+
+
+@pytest.mark.parametrize("damage", ["", "7", "[7]", "[{}]"])
+def test_damaged_notes_within_a_round_end_no_learner(
+    damage: str, learner: Learner, log: GateLog, slang: Slang, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give(log, slang(120))
+    work = Process(
+        Learner(learner.home, learner.material, 1, QUICK), Attention(log, learner.home),
+        threading.Event(),
+    )  # fmt: skip
+    work.stop.set()
+    with pytest.raises(Stopped):  # at the first step, with all notes written
+        work.look()
+    work.stop.clear()
+    noticed, lot = (learner.home.learning / name for name in ("reversals.json", "lot.json"))
+    noticed.write_text(damage)
+    lot.write_text(damage)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Event, "wait", lambda self, seconds: self.set())
+        work.run()
+    assert f"{noticed} is damaged: remove it" in status(learner.home)["fault"]
+    noticed.unlink()
     work.stop.clear()
     work.look()
     assert learner.home.versions.names() == ["v0001", "v0002"]

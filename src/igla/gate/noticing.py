@@ -11,6 +11,7 @@ from igla.gate.poison import Lesson
 from igla.gate.policy import Policy
 from igla.gate.reversals import Reversal, find_reversals, reversal_of, words_of
 from igla.gate.round import Learner
+from igla.gate.versions import Damaged, read_small
 from igla.sealed import write_durably
 
 # The texts of decisions since a moment to which nobody has said anything.
@@ -26,7 +27,10 @@ def noticed(
     """
     note = learner.home.learning / "reversals.json"
     if note.is_file():
-        found = [reversal_of(one) for one in json.loads(note.read_text(encoding="utf-8"))]
+        try:
+            found = [reversal_of(one) for one in read_small(note)]
+        except (TypeError, KeyError):
+            raise Damaged(f"{note} is damaged: remove it, and it is found anew.") from None
     else:
         frozen = [policy.taught(rows) for rows in vars(learner.material).values()]
         texts = [text for rows in frozen for text in rows.texts]

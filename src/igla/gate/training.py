@@ -17,6 +17,7 @@ from igla.data.store import TokenStore
 from igla.gate.learning import Lot
 from igla.gate.material import Rows
 from igla.gate.round import Learner, Round
+from igla.gate.versions import read_small
 from igla.infer.classifier import Classifier
 from igla.objective.classify import Classify
 from igla.objective.ewc import Anchored, anchored
@@ -61,13 +62,14 @@ def train_copy(
     checkpoints = Checkpoints(learner.home.learning / "state")
     checkpoints.clean()
     note = learner.home.learning / "lot.json"
-    same = note.is_file() and json.loads(note.read_text())["fingerprint"] == lot.fingerprint
+    of_lot = {"fingerprint": lot.fingerprint}
+    same = note.exists() and read_small(note) == of_lot
     newest = checkpoints.newest(lambda said: None) if same else None
     if newest is not None:
         state.load(newest)
     elif checkpoints.folder.is_dir():
         shutil.rmtree(checkpoints.folder)  # of rows that are no longer there
-    write_durably(note, json.dumps({"fingerprint": lot.fingerprint}) + "\n")
+    write_durably(note, json.dumps(of_lot) + "\n")
     saved = time.monotonic()
     with closing(fit(state, objective, store, rows, plan, loop)) as going:
         for step in going:
