@@ -98,6 +98,7 @@ def test_shares_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(UserError, match=sentence):
         run(pretrain().replace(corpus__shares=shares), tmp_path / "run")
+    assert not (tmp_path / "run" / "tokenizer").exists()  # told before the texts are read
 
 
 @pytest.mark.parametrize("by", ["length", "rarity"])
@@ -176,3 +177,12 @@ def test_a_function_that_gives_no_numbers_is_refused(small: Small, tmp_path: Pat
         run(small("curriculum.by=builtins:len"), tmp_path / "run")
     with pytest.raises(UserError, match="failed: ValueError"):
         run(small("curriculum.by=builtins:list"), tmp_path / "other")
+
+
+def test_a_users_module_that_is_broken_is_told_with_its_fault(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "worn_out.py").write_text("weights = 1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="ZeroDivisionError: division by zero"):
+        run(small("curriculum.by=worn_out:out"), tmp_path / "run")

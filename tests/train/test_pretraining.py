@@ -24,6 +24,7 @@ from igla.train.run import resume, train
 Pretrain = Callable[..., Recipe]
 # Decoders have tests of their own (test_causal_lm.py, test_wedlm.py).
 ENCODERS = [task for task in PRETEXTS if task not in DECODER_TASKS]
+CONTRASTIVE = ["objective.task=contrastive", "model.dropout=0.1"]
 Killing = Callable[[Recipe, Path, int], None]
 
 
@@ -77,7 +78,7 @@ def teacher(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings_of(task: str, teacher: Path) -> list[str]:
-    more = {"contrastive": ["model.dropout=0.1"], "distill": [f"objective.teachers=[{teacher}]"]}
+    more = {"contrastive": CONTRASTIVE, "distill": [f"objective.teachers=[{teacher}]"]}
     return [f"objective.task={task}", *more.get(task, [])]
 
 
@@ -206,6 +207,28 @@ def test_pretraining_goes_on_from_a_base(pretrain: Pretrain, tmp_path: Path) -> 
     assert "starts anew: nothing" in (folder / "train.log").read_text()
 
 
+def test_what_a_base_leaves_nothing_to_settle_of_is_told(
+    pretrain: Pretrain, teacher: Path, tmp_path: Path
+) -> None:
+    settings = ["text.vocab_size=20", "text.max_length=64"]
+    run(pretrain("objective.task=masked_lm", f"model.base={teacher}", *settings), tmp_path / "run")
+    log = (tmp_path / "run" / "train.log").read_text(encoding="utf-8")
+    assert "text.max_length is 16, the most that the base reads" in log
+    assert "since the base has its own: model.size, model.hidden_size, model.layers" in log
+    student = pretrain(*settings_of("distill", teacher), "text.vocab_size=20")
+    run(student, tmp_path / "student")
+    log = (tmp_path / "student" / "train.log").read_text(encoding="utf-8")
+    assert "not used, since the teacher has its own: text.vocab_size\n" in log
+
+
+def test_what_is_wrong_with_a_base_is_told_before_texts_are_read(
+    pretrain: Pretrain, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="There is no folder"):
+        run(pretrain("objective.task=masked_lm", f"model.base={tmp_path}/none"), tmp_path / "run")
+    assert not (tmp_path / "run" / "train.log").read_text(encoding="utf-8")
+
+
 def test_another_corpus_is_refused_on_resume(
     pretrain: Pretrain, texts: Path, tmp_path: Path
 ) -> None:
@@ -288,14 +311,27 @@ def test_a_bases_body_moves_to_a_new_vocabulary(
         (["text.vocabulary=new"], "name the base by --base"),
         (["model.words=pieces"], "asks for a base"),
         (["objective.task=distill"], r"name objective\.teachers"),
+        (["objective.task=distill", "objective.teachers=[baseline]"], "one teacher, an encoder"),
         (["objective.task=contrastive"], "by their dropout"),
+        ([*CONTRASTIVE, "train.batch_size=1"], "a batch of one text lacks"),
+        ([*CONTRASTIVE, "train.micro_batch_size=1"], "a batch of one text lacks"),
         (["model.base=TEACHER", "text.vocabulary=new"], "asks for model.words=pieces or"),
-        (["model.base=TEACHER", "text.vocabulary=new", "text.max_length=64"], "reads 16 tokens"),
+        (
+            [
+                "model.base=TEACHER",
+                "text.vocabulary=new",
+                "model.words=pieces",
+                "text.max_length=64",
+            ],
+            "reads 16 tokens",
+        ),
         (["objective.task=classify", "text.vocabulary=new"], "does nothing for objective.task"),
         (["objective.r_drop=1"], "does nothing for objective.task=masked_lm"),
         (["text.evasion=0.1"], "does nothing for objective.task=masked_lm"),
         (["objective.teachers=[TEACHER]"], "does nothing for objective.task=masked_lm"),
         (["curriculum.judge=x"], r"without curriculum\.by=loss"),
+        (["curriculum.until=0.2"], r"without curriculum\.by"),
+        (["objective.task=classify"], r"corpus\.sources does nothing for objective\.task"),
         (["model.base=TEACHER", "model.words=similar"], "keeps its vocabulary"),
     ],
 )

@@ -94,6 +94,7 @@ def load_corpus(recipe: CorpusRecipe, seed: int, labelled: Dataset | None = None
         streams[name] = [_opened(where, recipe, part)]
     if not streams:
         raise UserError("No texts are given: name files with --corpus, or in corpus.sources.")
+    _check_shares(recipe, streams)
     if recipe.validation is not None:
         # They count as the first source's, and are met first, like those to test on.
         first = next(iter(streams.values()))
@@ -113,6 +114,22 @@ def load_corpus(recipe: CorpusRecipe, seed: int, labelled: Dataset | None = None
         decisions = tuple(Decision(**one) for one in json.load(file))
     reader = pa.ipc.open_file(pa.memory_map(str(folder / "documents.arrow")))
     return Corpus(reader.read_all(), tuple(streams), decisions, key)
+
+
+def _check_shares(recipe: CorpusRecipe, names: Iterable[str]) -> None:
+    """UserError for shares that are not of the sources or go to none; before all is read."""
+    if not recipe.shares:
+        return
+    if set(recipe.shares) != set(names):
+        raise UserError(
+            f"corpus.shares is of {', '.join(sorted(recipe.shares))}, but the sources are "
+            f"{', '.join(sorted(names))}: name each of them once."
+        )
+    courses = [np.atleast_1d(np.asarray(course)) for course in recipe.shares.values()]
+    if len({len(course) for course in courses} - {1}) > 1:
+        raise UserError("corpus.shares: each source has one number, or as many as the others.")
+    if not np.all(sum(courses)):
+        raise UserError("corpus.shares: at some time of the run all sources have the share 0.")
 
 
 def _opened(where: str, recipe: CorpusRecipe, part: int | None) -> _Stream:

@@ -1,7 +1,16 @@
 """Which settings a task knows: one that it would pass over in silence is refused."""
 
 from igla.errors import UserError
-from igla.recipe import DECODER_TASKS, AdaptRecipe, CorpusRecipe, Recipe, defaults_of, field_names
+from igla.recipe import (
+    BASELINE,
+    DECODER_TASKS,
+    AdaptRecipe,
+    CorpusRecipe,
+    CurriculumRecipe,
+    Recipe,
+    defaults_of,
+    field_names,
+)
 
 _OF_CLASSIFY = {
     "text.evasion",
@@ -34,6 +43,12 @@ _OF_EXPERTS = (
     "objective.balance_bias",
     "objective.expert_capacity",
 )
+# What a base settles.
+_SHAPE = tuple(
+    f"model.{name}"
+    for name in ("size", "hidden_size", "layers", "heads", "kv_heads", "intermediate_size")
+)
+_TOKENIZER = ("text.tokenizer", "text.vocab_size", "text.lowercase")
 # Settings that not every task knows, and the tasks that do.
 TASKS: dict[str, set[str]] = {
     **{name: {"classify"} for name in _OF_CLASSIFY},
@@ -46,9 +61,7 @@ TASKS: dict[str, set[str]] = {
     "data.weight_column": {"classify"},
     **{f"data.{name}": {"sft", "wedlm"} for name in ("prompt_column", "completion_column")},
     **{f"data.{name}": _NOT_SFT for name in ("text_column", "label_columns", "test")},
-    **{f"corpus.{name}": _NOT_SFT for name in CorpusRecipe.model_fields},
-    "corpus.shares": _TEXTS,
-    "corpus.temperature": _TEXTS,
+    **{f"corpus.{name}": _TEXTS for name in CorpusRecipe.model_fields},
     "text.guard": _ENCODERS,
     "text.latin": _ENCODERS,
     "model.words": _ENCODERS,
@@ -69,13 +82,15 @@ def check_applicable(recipe: Recipe) -> None:
         if _value(recipe, name) == _value(plain, name) or task in TASKS.get(name, {task}):
             continue
         raise UserError(f"{name} does nothing for objective.task={task}.")
-    asked, words = recipe.objective, recipe.model.words
+    asked = recipe.objective
     if asked.mixup and asked.r_drop:
         raise UserError("objective.mixup and objective.r_drop do not go together: choose one.")
     if asked.r_drop and not (recipe.model.dropout or asked.word_dropout):
         raise UserError(
             "objective.r_drop compares two passes by their dropout: model.dropout is 0."
         )
+    _check_pretext(recipe)
+    _check_words(recipe)
     _check_consolidation(recipe)
     if (task in DECODER_TASKS) != (recipe.text.tokenizer == "byte_bpe"):
         raise UserError(
@@ -92,9 +107,58 @@ def check_applicable(recipe: Recipe) -> None:
         raise UserError("model.ngrams asks for text.tokenizer=wordpiece.")
     if recipe.adapt.method == "none" and recipe.adapt != AdaptRecipe():
         raise UserError("The settings of adapt do nothing without adapt.method.")
-    if recipe.curriculum.judge is not None and recipe.curriculum.by != "loss":
+    curriculum = recipe.curriculum
+    if curriculum.judge is not None and curriculum.by != "loss":
         raise UserError("curriculum.judge does nothing without curriculum.by=loss.")
-    if words != "random" and recipe.model.base is not None and recipe.text.vocabulary == "base":
+    if curriculum.by == "loss" and curriculum.judge is None:
+        raise UserError("curriculum.by=loss asks for a classifier: name curriculum.judge.")
+    if curriculum.by == "none" and curriculum != CurriculumRecipe():
+        raise UserError("The settings of curriculum do nothing without curriculum.by.")
+
+
+def not_used(recipe: Recipe) -> list[str]:
+    """Settings that are not at their defaults and of which the base, or of distill the teacher's
+    tokenizer, leaves nothing to settle. A recipe from scratch may be continued on a base as it is,
+    so that they are to be told and not refused."""
+    base, task = recipe.model.base is not None, recipe.objective.task
+    own_tokenizer = recipe.text.vocabulary == "base" and (base or task == "distill")
+    names = [*(_SHAPE if base else ()), *(_TOKENIZER if own_tokenizer else ())]
+    plain = defaults_of(task)
+    return [name for name in names if _value(recipe, name) != _value(plain, name)]
+
+
+def _check_pretext(recipe: Recipe) -> None:
+    asked, train = recipe.objective, recipe.train
+    if asked.task == "distill" and (len(asked.teachers) != 1 or BASELINE in asked.teachers):
+        raise UserError(
+            "objective.task=distill asks for one teacher, an encoder: name objective.teachers."
+        )
+    if asked.task != "contrastive":
+        return
+    if not recipe.model.dropout:
+        raise UserError(
+            "objective.task=contrastive tells two passes by their dropout: model.dropout is 0."
+        )
+    if train.micro_batch_size == 1 or (train.batch_tokens is None and train.batch_size == 1):
+        raise UserError(
+            "objective.task=contrastive finds a text among those that go through with it, which a "
+            "batch of one text lacks: raise train.batch_size, and train.micro_batch_size if it is "
+            "given."
+        )
+
+
+def _check_words(recipe: Recipe) -> None:
+    words, base, new = recipe.model.words, recipe.model.base, recipe.text.vocabulary == "new"
+    moved = words in ("pieces", "similar")
+    if recipe.objective.task == "classify" and moved:
+        raise UserError(f"model.words={words} is for pretraining on a base.")
+    if base is None and new:
+        raise UserError("text.vocabulary=new moves a base's body: name the base by --base.")
+    if base is None and moved:
+        raise UserError(f"model.words={words} asks for a base: name one by --base.")
+    if new and not moved:
+        raise UserError("text.vocabulary=new asks for model.words=pieces or model.words=similar.")
+    if base is not None and not new and words != "random":
         raise UserError(
             f"model.words={words} does nothing on a base that keeps its vocabulary: "
             "set model.words=random, or text.vocabulary=new."

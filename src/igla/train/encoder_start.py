@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from igla.errors import UserError
 from igla.model.config import EncoderConfig
 from igla.model.folder import load_pretrained, read_shape
 from igla.model.language import MaskedLanguageModel, ReplacedTokenModel
@@ -39,8 +38,6 @@ def _from_scratch(model_of: ModelOf, recipe: Recipe, start: Start, say: Say) -> 
     _start_guesses(model, start)
     if recipe.model.words == "cooccurrence":
         start_words(model.encoder.embeddings, start.encoder, start.store, start.rows, say)
-    elif recipe.model.words != "random":
-        raise UserError(f"model.words={recipe.model.words} asks for a base: name one by --base.")
     return model
 
 
@@ -51,8 +48,6 @@ def _of_base(model_of: ModelOf, recipe: Recipe, base: Path, start: Start, say: S
     new = load_pretrained(model, base)
     anew = [name for name in new if not name.endswith(".letters")]  # those are spelt below
     say(f"base {recipe.model.base}: starts anew: {', '.join(anew) or 'nothing'}")
-    if start.encoder.max_length > config.max_positions:
-        raise UserError(f"The base reads {config.max_positions} tokens: lower text.max_length.")
     if recipe.text.vocabulary == "base":
         return model
     moved = model_of(recipe, replace(config, vocab_size=start.encoder.vocab_size))
@@ -78,9 +73,7 @@ def _moved_words(start: Start, base: Path, old: Tensor, how: str, say: Say) -> T
     if how == "similar":
         guide = near_words(start.encoder, start.store, start.rows, old.shape[1])
         return by_similarity(old, shared, guide)
-    if how == "pieces":
-        return by_pieces(start.encoder.tokenizer, tokenizer, old, shared)
-    raise UserError("text.vocabulary=new asks for model.words=pieces or model.words=similar.")
+    return by_pieces(start.encoder.tokenizer, tokenizer, old, shared)
 
 
 def _start_guesses(model: Any, start: Start) -> None:

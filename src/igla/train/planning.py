@@ -39,18 +39,9 @@ def _shares(recipe: CorpusRecipe, names: tuple[str, ...], amounts: np.ndarray) -
     if not recipe.shares:
         sizes = np.where(amounts > 0, (amounts / amounts.max()) ** (1 / recipe.temperature), 0)
         return np.asarray(sizes / sizes.sum())[None]
-    if set(recipe.shares) != set(names):
-        raise UserError(
-            f"corpus.shares is of {', '.join(sorted(recipe.shares))}, but the sources are "
-            f"{', '.join(sorted(names))}: name each of them once."
-        )
     courses = [np.atleast_1d(np.asarray(recipe.shares[name], dtype=float)) for name in names]
     times = max(len(course) for course in courses)
-    if any(len(course) not in (1, times) for course in courses):
-        raise UserError("corpus.shares: each source has one number, or as many as the others.")
     shares = np.stack([np.broadcast_to(course, times) for course in courses], axis=1)
-    if not shares.sum(axis=1).all():
-        raise UserError("corpus.shares: at some time of the run all sources have the share 0.")
     if (shares.max(axis=0) > 0)[amounts == 0].any():
         raise UserError("corpus.shares: a source without a window to learn from has a share.")
     return np.asarray(shares / shares.sum(axis=1, keepdims=True))
@@ -64,8 +55,7 @@ def _difficulty(recipe: CurriculumRecipe, task: Task) -> np.ndarray:
     if recipe.by == "rarity":
         return _rarity(store, rows)
     if recipe.by == "loss":
-        if recipe.judge is None:
-            raise UserError("curriculum.by=loss asks for a classifier: name curriculum.judge.")
+        assert recipe.judge is not None  # see applicable.check_applicable
         return task.losses(Path(recipe.judge))
     texts, function = task.texts(), _function(recipe.by)
     try:
@@ -96,10 +86,10 @@ def _function(name: str) -> Callable[[list[str]], object]:
     try:
         found: Callable[[list[str]], object] = getattr(importlib.import_module(module), function)
         if not callable(found):
-            raise TypeError
-    except (ImportError, AttributeError, SyntaxError, TypeError, ValueError):
+            raise TypeError(f"{function} cannot be called")
+    except Exception as error:  # a user's module may raise anything
         raise UserError(
             f"curriculum.by={name} is none of none, length, rarity and loss, and no function "
-            "MODULE:FUNCTION that can be imported."
+            f"MODULE:FUNCTION that can be imported ({type(error).__name__}: {error})."
         ) from None
     return found

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from igla.data.windows import Cut, cut_by_lines, cut_in_a_row
-from igla.errors import UserError
 from igla.infer.classifier import model_folder
 from igla.model.config import EncoderConfig
 from igla.model.embedding import SentenceEncoder, Student
@@ -101,19 +100,10 @@ def generator_shape(config: EncoderConfig) -> EncoderConfig:
     return replace(config, hidden_size=width, heads=heads, intermediate_size=4 * width)
 
 
-def _contrastive(recipe: Recipe, encoder: TextEncoder) -> Contrastive:
-    if not recipe.model.dropout:
-        raise UserError(
-            "objective.task=contrastive tells two passes by their dropout: model.dropout is 0."
-        )
-    return Contrastive(recipe.objective.temperature)
-
-
 def teacher_folder(recipe: Recipe) -> Path:
     """Of the teacher that distill asks for."""
-    if len(recipe.objective.teachers) != 1:
-        raise UserError("objective.task=distill asks for one teacher: name objective.teachers.")
-    return model_folder(recipe.objective.teachers[0])
+    (teacher,) = recipe.objective.teachers
+    return model_folder(teacher)
 
 
 def _distill(recipe: Recipe, encoder: TextEncoder) -> Distill:
@@ -134,7 +124,9 @@ PRETEXTS = {
         lambda recipe, config: ReplacedTokenModel(config, generator_shape(config)),
     ),
     "contrastive": _of_encoder(
-        _contrastive, lambda recipe, config: SentenceEncoder(config), by_dropout=True
+        lambda recipe, encoder: Contrastive(recipe.objective.temperature),
+        lambda recipe, config: SentenceEncoder(config),
+        by_dropout=True,
     ),
     "distill": _of_encoder(
         _distill,

@@ -17,6 +17,7 @@ from igla.data.split import TRAIN, VALIDATION
 from igla.data.store import TokenStore
 from igla.data.windows import SHORTEST, Windows, open_windows
 from igla.errors import UserError
+from igla.model.folder import read_shape
 from igla.model.hub import base_folder
 from igla.objective import Objective
 from igla.recipe import DataRecipe, Recipe
@@ -59,6 +60,9 @@ class Pretraining:
 
     @classmethod
     def open(cls, recipe: Recipe, folder: Path, say: Say) -> "Pretraining":
+        # What may be wrong with other models is told before texts are read, which may take long.
+        base = None if recipe.model.base is None else base_folder(recipe.model.base)
+        tokenizer = _tokenizer_source(recipe, base)
         seed = recipe.train.seed
         labelled = None if recipe.data.source is None else _labelled(recipe.data, seed)
         corpus = load_corpus(recipe.corpus, seed, labelled)
@@ -66,14 +70,9 @@ class Pretraining:
         decisions = (*(() if labelled is None else labelled.decisions), *corpus.decisions)
         for decision in decisions:
             say(decision.said)
-        base = None if recipe.model.base is None else base_folder(recipe.model.base)
         if labelled is not None:
             check_base_split(base, labelled)
-        if base is None and recipe.text.vocabulary == "new":
-            raise UserError("text.vocabulary=new moves a base's body: name the base by --base.")
-        encoder = open_tokenizer(
-            recipe, _Texts(corpus), _tokenizer_source(recipe, base), folder, say
-        )
+        encoder = open_tokenizer(recipe, _Texts(corpus), tokenizer, folder, say)
         pretext = PRETEXTS[recipe.objective.task]
         windows = open_windows(corpus, encoder, pretext.cut(encoder, folder / TOKENIZER))
         content = {
@@ -193,15 +192,22 @@ def _labelled(recipe: DataRecipe, seed: int) -> Dataset:
 
 
 def _tokenizer_source(recipe: Recipe, base: Path | None) -> Path | None:
-    """The folder whose tokenizer is used: the teacher's, whose tokens the student has to read."""
-    if recipe.objective.task != "distill":
-        return base if recipe.text.vocabulary == "base" else None
-    teacher = teacher_folder(recipe)
-    if base is not None:
-        one, other = (load_tokenizer(folder).get_vocab() for folder in (base, teacher))
+    """The folder whose tokenizer is used: the base's, unless its body moves to a new one; of
+    distill the teacher's, whose tokens the student has to read. UserError where the base cannot
+    read what that makes of the texts."""
+    source = base if recipe.text.vocabulary == "base" else None
+    if recipe.objective.task == "distill":
+        source = teacher_folder(recipe)
+    if base is None or source == base:
+        return source
+    reads = read_shape(base, dropout=0.0).max_positions
+    if recipe.text.max_length > reads:
+        raise UserError(f"The base reads {reads} tokens: lower text.max_length.")
+    if source is not None:
+        one, other = (load_tokenizer(folder).get_vocab() for folder in (base, source))
         if one != other:
-            raise UserError(f"{base} and the teacher {teacher} have different vocabularies.")
-    return teacher
+            raise UserError(f"{base} and the teacher {source} have different vocabularies.")
+    return source
 
 
 @dataclass(frozen=True)

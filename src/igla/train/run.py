@@ -32,7 +32,7 @@ from igla.optim import Ema, learning_rate_factor
 from igla.recipe import AUTO_BASE, Recipe, load_recipe
 from igla.sealed import remove_unfinished, write_durably
 from igla.train.adapting import adapt
-from igla.train.applicable import check_applicable
+from igla.train.applicable import check_applicable, not_used
 from igla.train.classification import Classification
 from igla.train.consolidation import CONSOLIDATION, consolidated
 from igla.train.environment import changes, environment
@@ -222,6 +222,9 @@ def _start(
     precision = _precision(recipe, folder, device, say)
     task = TASKS[recipe.objective.task](recipe, folder, say)
     recipe = task.settled(recipe)
+    if names := not_used(recipe):
+        owner = "teacher" if recipe.model.base is None else "base"
+        say(f"not used, since the {owner} has its own: {', '.join(names)}")
     note_others(recipe, folder)
     if fast:
         task = task.shrunk(2 * recipe.train.batch_size)

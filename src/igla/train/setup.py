@@ -78,8 +78,6 @@ def set_up(recipe: Recipe, folder: Path, say: Say) -> Setup:
     recipe = _with_base(recipe, dataset, say)
     base = None if recipe.model.base is None else base_folder(recipe.model.base)
     check_base_split(base, dataset)
-    if recipe.model.words in ("pieces", "similar"):
-        raise UserError(f"model.words={recipe.model.words} is for pretraining on a base.")
     texts = _Texts(dataset, dataset.part(TRAIN))
     encoder = open_tokenizer(recipe, texts, base, folder, say)
     store = open_store(dataset, encoder)

@@ -46,7 +46,10 @@ def open_tokenizer(
     except BrokenSeal:
         encoder = _new_tokenizer(recipe, texts, base, say)
         write_sealed(kept, lambda making: save_tokenizer(making, encoder, base))
-    return TextEncoder(load_tokenizer(kept), _max_length(recipe, base))
+    length = _max_length(recipe, base)
+    if length < recipe.text.max_length:
+        say(f"text.max_length is {length}, the most that the base reads")
+    return TextEncoder(load_tokenizer(kept), length)
 
 
 def start_words(
