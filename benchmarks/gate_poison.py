@@ -31,7 +31,6 @@ from igla.gate.context import digest, text_of_tool
 from igla.gate.judge import average_precision
 from igla.gate.learner_settings import LearnerSettings
 from igla.gate.log import Entry, GateLog, NewDecision, NewFeedback
-from igla.gate.material import Rows
 from igla.gate.outcomes import judged
 from igla.gate.process import Process
 from igla.gate.round import open_learner
@@ -141,8 +140,8 @@ def measured(name: str, folder: Path, test: list[Call]) -> dict[str, Any]:
     for kind, wanted in kinds.items():
         calls = [call for call in test if wanted(call)]
         allowed = np.array([not at_first(call) for call in calls], dtype=np.int64)
-        rows = Rows(tuple(text_of_tool(**call.body()) for call in calls), allowed)
-        scores = block_scores(classifier, rows, BLOCK)
+        texts = [text_of_tool(**call.body()) for call in calls]
+        scores = block_scores(classifier, texts, BLOCK)
         [area] = average_precision(allowed == 0, scores, np.ones((1, len(calls))))
         found[kind] = float(area)
     return found

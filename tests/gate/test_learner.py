@@ -50,7 +50,9 @@ def pr_auc(learner: Learner, name: str, feedback: list[Feedback]) -> float:
     rows = Rows(
         tuple(one.text or "" for one in feedback), np.array([one.target for one in feedback])
     )
-    scores = block_scores(Classifier.load(learner.home.versions.path(name)), rows, learner.block)
+    scores = block_scores(
+        Classifier.load(learner.home.versions.path(name)), rows.texts, learner.block
+    )
     return float(average_precision(rows.targets == 0, scores, np.ones((1, len(rows))))[0])
 
 

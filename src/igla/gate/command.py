@@ -100,13 +100,16 @@ def _swapping(home: Home, log: str, settings: GateServerSettings, first: Served)
     else:
         from igla.gate.beginning import begin  # it takes scikit-learn, which takes seconds
 
-        begin(home.folder, first.where, block)
+        begin(home.folder, first.where, block, guarded=settings.guard)
     begun_with = origin(home)
     of = "" if begun_with is None else f", which began with {begun_with.run}"
     version = home.versions.serving().name
     plain_console(stderr=True).print(f"model {first.name} is {version} of {home.folder}{of}")
-    apprentice = Apprentice(settings.learner, told(home, log, first.name, block, settings.learner))
-    return Swapping(home, first.name, settings.precision, apprentice, versions_router)
+    learner = settings.learner
+    line = told(home, log, first.name, block, learner, guarded=settings.guard)
+    return Swapping(
+        home, first.name, settings.precision, Apprentice(learner, line), versions_router
+    )
 
 
 def _version_of(swapping: Swapping, log: str) -> Served:

@@ -71,9 +71,10 @@ class Comparing:
     scikit-learn and the models are loaded only when there is something to compare.
     """
 
-    def __init__(self, home: Home, block: int):
+    def __init__(self, home: Home, block: int, guarded: bool):
         self.home = home
         self.block = block
+        self.guarded = guarded
         self._of: Comparison | None = None
         # Of each feedback, whether the first version was right, and whether the second was.
         self._right: dict[str, tuple[bool, bool]] = {}
@@ -93,7 +94,7 @@ class Comparing:
             return {"fault": str(error)}
 
     def _report(self, found: Comparison, feedback: Sequence[Any]) -> dict[str, Any]:
-        from igla.gate.beginning import block_cut
+        from igla.gate.beginning import block_cut, block_scores
         from igla.gate.compare import Paired, report
         from igla.infer.classifier import Classifier
 
@@ -113,7 +114,8 @@ class Comparing:
         if new:
             texts = [one.text for one in new]
             blocked = [
-                one.probabilities(texts)[:, self.block] >= block_cut(one.rule, self.block)
+                block_scores(one, texts, self.block, guarded=self.guarded)
+                >= block_cut(one.rule, self.block)
                 for one in self._both
             ]
             for one, first, second in zip(new, *blocked, strict=True):

@@ -89,13 +89,23 @@ def origin(home: Home) -> Origin | None:
     )
 
 
-def told(home: Home, log: str, model: str, block: int, settings: "LearnerSettings") -> str:
+def told(
+    home: Home,
+    log: str,
+    model: str,
+    block: int,
+    settings: "LearnerSettings",
+    *,
+    guarded: bool = False,
+) -> str:
     """The line that a learner is told at its start.
 
-    model  name of the one that learns
+    model    name of the one that learns
+    guarded  whether the server reads texts by text.guard as well
     """
     content = {"folder": str(home.folder), "log": log, "model": model, "block": block}
-    return json.dumps(content | {"settings": settings.model_dump(mode="json")}) + "\n"
+    content |= {"guarded": guarded, "settings": settings.model_dump(mode="json")}
+    return json.dumps(content) + "\n"
 
 
 def retired_slices(home: Home) -> dict[str, float]:

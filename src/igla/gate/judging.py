@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from igla.evaluate.calibration import fit_temperature
-from igla.gate.beginning import block_cut, block_scores
+from igla.gate.beginning import block_cut, block_logits, block_scores
 from igla.gate.judge import Opinions, Verdict, average_precision, cut_at_rate, cut_that_keeps, judge
 from igla.gate.material import Rows, slice_of
 from igla.gate.poison import Lesson
@@ -26,7 +26,7 @@ def calibrated(
     rows, block = learner.material.calibration, learner.block
     rows = rows.without(policy.outdated(rows))
     labels = np.where(rows.targets == 0, block, 1 - block)
-    logits = copy.logits(rows.texts)
+    logits = block_logits(copy, rows.texts, block, guarded=learner.guarded)
     rule = replace(rule, temperature=fit_temperature(logits, labels))
     allowed = rule.probabilities(logits)[rows.targets == 1, block]
     cut = cut_at_rate(allowed, rate)
@@ -50,19 +50,19 @@ def judged_by(
     whole, block = learner.material.holdout, learner.block
     outdated = policy.outdated(whole)
     holdout, changed = whole.without(outdated), policy.changed(whole)
-    on_holdout = _opinions(block, parent, copy, holdout, holdout.slices)
+    on_holdout = _opinions(learner, parent, copy, holdout, holdout.slices)
     recent = Rows(
         tuple(lesson.text for lesson in recently),
         np.array([one.target for one in recently], np.int64),
     )
     slices = np.array([slice_of(one.text, one.slice) for one in recently], dtype=object)
-    on_recent = _opinions(block, parent, copy, recent, slices)
+    on_recent = _opinions(learner, parent, copy, recent, slices)
     rules, cuts = (
         learner.settings.rules,
         (block_cut(parent.rule, block), block_cut(copy.rule, block)),
     )
     cuts = (cuts[0], cut_that_keeps(on_holdout, cuts, rules))
-    on_changed = _opinions(block, parent, copy, changed, changed.slices)
+    on_changed = _opinions(learner, parent, copy, changed, changed.slices)
     best = _best(learner, holdout)
     verdict = judge(on_holdout, on_recent, on_changed, cuts, best, rules)
     if len(outdated):
@@ -78,10 +78,14 @@ def judged_by(
 
 
 def _opinions(
-    block: int, parent: Classifier, copy: Classifier, rows: Rows, slices: np.ndarray
+    learner: Learner, parent: Classifier, copy: Classifier, rows: Rows, slices: np.ndarray
 ) -> Opinions:
-    before, after = (block_scores(one, rows, block) for one in (parent, copy))
+    before, after = (_scores(learner, one, rows) for one in (parent, copy))
     return Opinions(rows.targets == 0, before, after, slices)
+
+
+def _scores(learner: Learner, classifier: Classifier, rows: Rows) -> np.ndarray:
+    return block_scores(classifier, rows.texts, learner.block, guarded=learner.guarded)
 
 
 def _best(learner: Learner, holdout: Rows) -> float | None:
@@ -90,7 +94,7 @@ def _best(learner: Learner, holdout: Rows) -> float | None:
     name = versions.best(on_holdout_of)
     if name == versions.serving().name:
         return None  # it is what the copy is compared with in any case
-    best = block_scores(Classifier.load(versions.path(name)), holdout, learner.block)
+    best = _scores(learner, Classifier.load(versions.path(name)), holdout)
     [area] = average_precision(holdout.targets == 0, best, np.ones((1, len(holdout))))
     return float(area)
 

@@ -57,7 +57,7 @@ class Process:
     _given_up: int = 0
 
     def __post_init__(self) -> None:
-        self.comparing = Comparing(self.learner.home, self.learner.block)
+        self.comparing = Comparing(self.learner.home, self.learner.block, self.learner.guarded)
 
     def run(self) -> None:
         """Look, and learn when it is time, until the end; a fault is told and waited out."""
@@ -192,7 +192,7 @@ def main() -> None:
     home = Home(Path(content["folder"]))
     log = GateLog(content["log"])
     try:
-        learner = open_learner(home, content["block"], settings)
+        learner = open_learner(home, content["block"], settings, content["guarded"])
         Process(learner, Attention(log, home, content["model"]), stop).run()
     except UserError as error:
         sys.exit(f"igla gate: the learner ends: {error}")

@@ -42,13 +42,15 @@ class Round:
 class Learner:
     """What every round of a gate needs.
 
-    block  number of the class that is blocked
+    block    number of the class that is blocked
+    guarded  whether the server reads texts by text.guard as well
     """
 
     home: Home
     material: Material
     block: int
     settings: LearnerSettings
+    guarded: bool = False
 
     def sift(self, feedback: Sequence[Feedback], policy: Policy) -> Sifted:
         """The lessons of feedback; see poison.sift. What is no longer right of the holdout makes no
@@ -61,11 +63,13 @@ class Learner:
         return sift(feedback, self.settings.trust, neighbours)
 
 
-def open_learner(home: Home, block: int, settings: LearnerSettings) -> Learner:
+def open_learner(
+    home: Home, block: int, settings: LearnerSettings, guarded: bool = False
+) -> Learner:
     """The learner of a gate that has begun; UserError when the gate is not whole."""
     versions = home.versions
     versions.check(versions.serving().name)
-    return Learner(home, load_material(home.rows), block, settings)
+    return Learner(home, load_material(home.rows), block, settings, guarded)
 
 
 def open_round(learner: Learner, until: int, why: str) -> Round:

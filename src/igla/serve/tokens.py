@@ -59,7 +59,7 @@ def windows_of(
         for start in [0] if truncate else _starts(len(ids), room):
             sequences.append(np.array(encoder.frame(ids[start : start + room])))
             owner.append(number)
-    return Windows(sequences, np.array(owner))
+    return Windows(sequences, np.array(owner, dtype=np.int64))
 
 
 def whole(encoder: TextEncoder, texts: Sequence[str], cut: Side | None) -> list[np.ndarray]:
