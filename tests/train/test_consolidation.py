@@ -266,6 +266,7 @@ def test_texts_that_have_changed_are_refused_on_resuming(
             [
                 *("objective.ewc=1", "objective.ewc_corpus=[OLD]", "model.base=BASE"),
                 *("objective.task=masked_lm", "text.vocabulary=new", "text.tokenizer=wordpiece"),
+                "model.words=pieces",
             ],
             "text.vocabulary=new gives it other words",
         ),
