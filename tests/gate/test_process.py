@@ -82,6 +82,12 @@ def until(condition: Callable[[], Any], seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
+def at_work(learner: Learner, log: GateLog) -> Process:
+    """A learner in this process, which is quick."""
+    quick = Learner(learner.home, learner.material, 1, QUICK)
+    return Process(quick, Attention(log, learner.home), threading.Event())
+
+
 def status(home: Home) -> dict[str, Any]:
     return json.loads(home.status.read_text()) if home.status.is_file() else {}
 
@@ -142,10 +148,7 @@ def test_a_full_disk_keeps_the_old_version_and_the_round(
     learner: Learner, log: GateLog, slang: Slang, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     give(log, slang(120))
-    work = Process(
-        Learner(learner.home, learner.material, 1, QUICK), Attention(log, learner.home),
-        threading.Event(),
-    )  # fmt: skip
+    work = at_work(learner, log)
 
     def full(self: Versions, *rest: object) -> str:
         raise OSError(28, "No space left on device")
@@ -170,10 +173,7 @@ def test_a_damaged_note_of_a_round_is_told_of_and_waited_out(
     learner: Learner, log: GateLog, slang: Slang, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     give(log, slang(120))
-    work = Process(
-        Learner(learner.home, learner.material, 1, QUICK), Attention(log, learner.home),
-        threading.Event(),
-    )  # fmt: skip
+    work = at_work(learner, log)
     learner.home.learning.mkdir()
     note = learner.home.learning / "round.json"
     note.write_text("[]")
@@ -192,10 +192,7 @@ def test_damaged_notes_within_a_round_end_no_learner(
     damage: str, learner: Learner, log: GateLog, slang: Slang, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     give(log, slang(120))
-    work = Process(
-        Learner(learner.home, learner.material, 1, QUICK), Attention(log, learner.home),
-        threading.Event(),
-    )  # fmt: skip
+    work = at_work(learner, log)
     work.stop.set()
     with pytest.raises(Stopped):  # at the first step, with all notes written
         work.look()
@@ -217,10 +214,7 @@ def test_a_round_whose_end_was_not_written_down_has_not_ended(
     learner: Learner, log: GateLog, slang: Slang, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     give(log, slang(120))
-    work = Process(
-        Learner(learner.home, learner.material, 1, QUICK), Attention(log, learner.home),
-        threading.Event(),
-    )  # fmt: skip
+    work = at_work(learner, log)
 
     def gone(self: GateLog, *rest: object, **facts: object) -> None:
         raise DBAPIError("INSERT", {}, OSError("the log is gone"))
@@ -239,10 +233,7 @@ def test_a_round_that_was_noted_and_not_closed_is_noted_once(
     learner: Learner, log: GateLog, slang: Slang, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     give(log, slang(120))
-    work = Process(
-        Learner(learner.home, learner.material, 1, QUICK), Attention(log, learner.home),
-        threading.Event(),
-    )  # fmt: skip
+    work = at_work(learner, log)
     with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
         patched.setattr("igla.gate.process.close_round", lambda home: 1 / 0)
         work.look()
@@ -281,10 +272,7 @@ def test_an_operator_retires_a_slice_and_brings_it_back(
 def test_by_hand_a_round_begins_with_whatever_is_new(
     learner: Learner, log: GateLog, slang: Slang
 ) -> None:
-    work = Process(
-        Learner(learner.home, learner.material, 1, QUICK), Attention(log, learner.home),
-        threading.Event(),
-    )  # fmt: skip
+    work = at_work(learner, log)
     learner.home.asked.touch()
     work.look()
     assert work.status["state"] == "waiting" and not learner.home.asked.exists()
@@ -388,10 +376,7 @@ def test_what_is_erased_while_a_copy_trains_is_not_in_the_copy(
     learner: Learner, log: GateLog, slang: Slang, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     give(log, [*slang(120), *slang(60, seed=1, who="vera")])
-    work = Process(
-        Learner(learner.home, learner.material, 1, QUICK), Attention(log, learner.home),
-        threading.Event(),
-    )  # fmt: skip
+    work = at_work(learner, log)
     monkeypatch.setattr("igla.gate.process._TOLD", 0.0)
     between, erased = Process._between, list[Any]()
 
@@ -444,10 +429,7 @@ def test_a_round_with_nothing_to_learn_is_given_up_once(learner: Learner, log: G
             for one in texts
         ]
     )
-    work = Process(
-        Learner(learner.home, learner.material, 1, QUICK), Attention(log, learner.home),
-        threading.Event(),
-    )  # fmt: skip
+    work = at_work(learner, log)
     for _ in range(3):
         work.look()
     [noted] = [one for one in log.audit() if one.event == "learned"]
@@ -463,10 +445,7 @@ def test_a_training_that_diverges_is_given_up_and_the_next_feedback_tries_again(
         raise UserError("The training diverged at step 3.")
 
     monkeypatch.setattr("igla.gate.learner.train_copy", diverge)
-    work = Process(
-        Learner(learner.home, learner.material, 1, QUICK), Attention(log, learner.home),
-        threading.Event(),
-    )  # fmt: skip
+    work = at_work(learner, log)
     for number in range(2):
         give(log, slang(120, seed=number))
         for _ in range(2):

@@ -82,7 +82,7 @@ def gate_app(
 def _check_classes(settings: GateServerSettings, served: list[Served]) -> None:
     """UserError where the settings name a class that there is not: a gate would begin with another
     one, and keep to it."""
-    check_labels(settings, {name for one in served if one.scores for name in one.classes})
+    check_labels(settings, served)
     label = settings.gate.label
     if label is not None and label not in served[0].classes:
         there = ", ".join(served[0].classes)

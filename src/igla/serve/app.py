@@ -48,7 +48,7 @@ def create_app(
     UserError where the settings name what no model knows.
     """
     metrics = Metrics()
-    check_labels(settings, {name for one in served if one.scores for name in one.classes})
+    check_labels(settings, served)
     if tracing is None and settings.traces:
         tracing = tracing_by_otlp()
     on_job = None if tracing is None else tracing.job

@@ -1,6 +1,9 @@
 """What other services' names stand for among a model's classes."""
 
+from collections.abc import Iterable
+
 from igla.errors import UserError
+from igla.serve.models import Served
 from igla.serve.settings import Settings
 
 # All that OpenAI's moderations answer with.
@@ -22,8 +25,9 @@ def categories_of(settings: Settings, classes: tuple[str, ...]) -> dict[str, int
     return _columns(settings.categories, classes, "harassment")
 
 
-def check_labels(settings: Settings, classes: set[str]) -> None:
+def check_labels(settings: Settings, served: Iterable[Served]) -> None:
     """UserError for a name that stands for a class of no model, or that no client asks for."""
+    classes = {name for one in served if one.scores for name in one.classes}
     named = {
         **{f"attributes.{name}": label for name, label in settings.attributes.items()},
         **{f"categories.{name}": label for name, label in settings.categories.items()},

@@ -1,7 +1,5 @@
 """Elastic weight consolidation in training: a base keeps what the texts of an old task need."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,9 @@ from igla.errors import UserError
 from igla.objective import Objective
 from igla.objective.ewc import anchored
 from igla.recipe import Recipe
-from igla.sealed import write_durably
 from igla.text.tokenizer import TextEncoder
 from igla.train.pretext import PRETEXTS
-from igla.train.setup import check_unchanged
+from igla.train.setup import check_unchanged, note_data
 from igla.train.task import Say
 from igla.train.vocabulary import TOKENIZER
 
@@ -49,12 +46,7 @@ def consolidated(
     check_unchanged(corpus.fingerprint, folder / CONSOLIDATION)
     for decision in corpus.decisions:
         say(decision.said)
-    content = {
-        "fingerprint": corpus.fingerprint,
-        "decisions": [asdict(decision) for decision in corpus.decisions],
-    }
-    text = json.dumps(content, ensure_ascii=False, indent=1)
-    write_durably(folder / CONSOLIDATION, text + "\n")
+    note_data(folder / CONSOLIDATION, corpus.fingerprint, corpus.decisions)
     pretext = PRETEXTS["causal_lm" if asked.task == "sft" else asked.task]
     windows = open_windows(corpus, encoder, pretext.cut(encoder, folder / TOKENIZER))
     old = np.flatnonzero(windows.parts == TRAIN)

@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from igla.train.setup import (
     DATA,
     check_base_split,
     check_unchanged,
+    note_data,
     split_note,
 )
 from igla.train.start import Start
@@ -75,12 +76,8 @@ class Pretraining:
         encoder = open_tokenizer(recipe, _Texts(corpus), tokenizer, folder, say)
         pretext = PRETEXTS[recipe.objective.task]
         windows = open_windows(corpus, encoder, pretext.cut(encoder, folder / TOKENIZER))
-        content = {
-            "fingerprint": corpus.fingerprint,
-            "decisions": [asdict(decision) for decision in decisions],
-            **({} if labelled is None else split_note(labelled)),
-        }
-        write_durably(folder / DATA, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+        more = {} if labelled is None else split_note(labelled)
+        note_data(folder / DATA, corpus.fingerprint, decisions, **more)
         rows, validation = (np.flatnonzero(windows.parts == part) for part in (TRAIN, VALIDATION))
         if not len(rows) or not len(validation):
             raise UserError("The corpus has too few documents to train and to validate on.")

@@ -1,7 +1,7 @@
 """What the training of a classifier needs before its first step: data, tokenizer, model."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,13 +84,8 @@ def set_up(recipe: Recipe, folder: Path, say: Say) -> Setup:
     decisions = (*dataset.decisions, *_token_decisions(dataset, encoder, store))
     for decision in decisions[len(dataset.decisions) :]:
         say(decision.said)
-    content = {
-        "fingerprint": dataset.fingerprint,
-        "classes": dataset.labels.classes,
-        "decisions": [asdict(decision) for decision in decisions],
-        **split_note(dataset),
-    }
-    write_durably(folder / DATA, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    more = {"classes": dataset.labels.classes, **split_note(dataset)}
+    note_data(folder / DATA, dataset.fingerprint, decisions, **more)
     family = {"model_type": "bert"} if base is None else read_json(base / "config.json")
     return Setup(dataset, encoder, store, base, recipe.model.base, family, decisions)
 
@@ -185,6 +180,13 @@ def logits_of(model: SequenceClassifier, setup: Setup, part: int) -> np.ndarray:
     rows, store = setup.rows(part), setup.store
     device = next(model.parameters()).device
     return score(model, store.lengths[rows], lambda of: store.batch(rows[of]), device)
+
+
+def note_data(note: Path, fingerprint: str, decisions: Sequence[Decision], **more: object) -> None:
+    """Write down what the data of a run are, and what was decided on them; see check_unchanged."""
+    told = [asdict(decision) for decision in decisions]
+    content = {"fingerprint": fingerprint, "decisions": told, **more}
+    write_durably(note, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
 def check_unchanged(fingerprint: str, noted: Path) -> None:

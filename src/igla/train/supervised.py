@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from igla.train.decoder_start import (
 )
 from igla.train.finish import METRICS, MODEL
 from igla.train.log import read_records
-from igla.train.setup import DATA, check_unchanged
+from igla.train.setup import DATA, check_unchanged, note_data
 from igla.train.start import Start
 from igla.train.state import load_weights
 from igla.train.task import Ended, Evaluation, Say, Sources
@@ -68,11 +68,7 @@ class SupervisedTuning:
         check_unchanged(found.fingerprint, folder / DATA)
         for decision in found.decisions:
             say(decision.said)
-        content = {
-            "fingerprint": found.fingerprint,
-            "decisions": [asdict(decision) for decision in found.decisions],
-        }
-        write_durably(folder / DATA, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+        note_data(folder / DATA, found.fingerprint, found.decisions)
         rows, validation = (np.flatnonzero(found.parts == part) for part in (TRAIN, VALIDATION))
         if not len(rows) or not len(validation):
             raise UserError(
