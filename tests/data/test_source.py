@@ -1,3 +1,4 @@
+import bz2
 import csv
 import gzip
 import io
@@ -19,7 +20,12 @@ from igla.errors import UserError
 
 SHARED = Path(__file__).parents[2] / "../shared/data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not there")
-COMPRESS = {".gz": gzip.compress, ".xz": lzma.compress, ".zst": zstandard.compress}
+COMPRESS = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": zstandard.compress,
+}
 
 
 def write(path, content, encoding="utf-8"):
@@ -393,7 +399,9 @@ def test_a_missing_file_is_an_error_that_names_the_nearest(tmp_path):
 
 def test_an_unsupported_extension_is_an_error_that_lists_the_supported(tmp_path):
     text = message(write(tmp_path / "a.doc", "text"))
-    assert ".csv, .tsv, .jsonl, .ndjson, .json, .txt, each also with .gz, .xz, .zst, and" in text
+    assert (
+        ".csv, .tsv, .jsonl, .ndjson, .json, .txt, each also with .gz, .bz2, .xz, .zst, and" in text
+    )
     assert "supported" in message(write(tmp_path / "a.gz", b""))
     assert "save it as CSV" in message(write(tmp_path / "a.xlsx", b"PK\3\4"))
     assert "unpack the .gz" in message(write(tmp_path / "a.parquet.gz", b""))

@@ -1,5 +1,6 @@
 """A text file as checked UTF-8, whatever its compression and encoding; a guess at the latter."""
 
+import bz2
 import codecs
 import difflib
 import encodings.aliases
@@ -17,7 +18,7 @@ from igla.errors import UserError
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-COMPRESSIONS = {".gz": "gzip", ".xz": "xz", ".zst": "zstandard"}
+COMPRESSIONS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstandard"}
 PIECE_BYTES = 1 << 20
 _TAIL_BYTES = 1024
 
@@ -27,6 +28,7 @@ _SIGNATURES = (
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "unpack it"),
     (b"Rar!\x1a\x07", "a RAR archive", "unpack it"),
     (b"\x1f\x8b", "a gzip file", "let its name end in .gz"),
+    (b"BZh91AY&SY", "a bzip2 file", "let its name end in .bz2"),
     (b"\xfd7zXZ\x00", "an xz file", "let its name end in .xz"),
     (b"\x28\xb5\x2f\xfd", "a zstandard file", "let its name end in .zst"),
     (b"PAR1", "a Parquet file", "let its name end in .parquet"),
@@ -268,6 +270,8 @@ def _open_decompressed(file: Path) -> Any:
     compression = file.suffix.casefold()
     if compression == ".xz":
         return lzma.open(file)
+    if compression == ".bz2":
+        return bz2.open(file)
     if compression in COMPRESSIONS:
         # Arrow's decompressors find a truncated file, which those of zstandard let pass.
         return pa.input_stream(str(file), compression={".gz": "gzip", ".zst": "zstd"}[compression])
