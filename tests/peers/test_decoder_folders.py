@@ -73,6 +73,10 @@ FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
         transformers.Qwen3MoeConfig,
         SHAPE | QWEN3_MOE | {"norm_topk_prob": True},
     ),
+    "qwen3_moe that names no width of a head": (
+        transformers.Qwen3MoeConfig,
+        {name: value for name, value in (SHAPE | QWEN3_MOE).items() if name != "head_dim"},
+    ),
     "gpt2": (transformers.GPT2Config, GPT2),
     "gpt2 untied, narrow": (
         transformers.GPT2Config,

@@ -218,7 +218,10 @@ def tensor_files(folder: Path) -> list[Path]:
     """The files that hold a folder's weights; UserError when one is missing."""
     names = ["model.safetensors"]
     if (folder / INDEX).is_file():
-        names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
+        places = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(places, dict) or not places:
+            raise UserError(f"{folder / INDEX} does not say where weights are (weight_map).")
+        names = sorted(set(places.values()))
     files = [folder / name for name in names]
     if missing := [file for file in files if not file.is_file()]:
         pickled = any(folder.glob("*.bin"))

@@ -51,6 +51,19 @@ def change_weights(folder: Path, **tensors: torch.Tensor | None) -> None:
         ({"intermediate_size": 25}, r"has shape \[24, 16\], but config.json asks for \[25, 16\]"),
         ({"num_hidden_layers": 3}, "lacks the weight model.layers.2"),
         ({"num_hidden_layers": 1}, "holds 9 weights that its config.json has no place for"),
+        (
+            {"num_hidden_layers": "2"},
+            "num_hidden_layers must be a whole number above 0, but is '2'",
+        ),
+        ({"num_attention_heads": 0}, "num_attention_heads must be a whole number above 0"),
+        ({"model_type": "mistral", "sliding_window": 0}, "sliding_window must be a whole number"),
+        (
+            {"model_type": "mistral", "layer_types": ["sliding_attention", "full_attention"]},
+            "layer_types other than sliding_attention in all layers are not supported",
+        ),
+        ({"hidden_act": ["silu"]}, r"hidden_act \['silu'\] is not supported"),
+        ({"rope_scaling": {"type": "linear", "factor": "x"}}, "'linear' has no number"),
+        ({"rope_parameters": {"full_attention": {}}}, "only one for all layers"),
     ],
 )
 def test_what_a_config_asks_for_and_cannot_be_is_named(
@@ -95,6 +108,23 @@ def test_a_missing_weight_and_one_too_many_are_named(folder: Path) -> None:
         load_decoder(folder)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool])
+def test_numbers_of_a_quantization_are_no_weights(folder: Path, dtype: torch.dtype) -> None:
+    change_weights(folder, **{"model.norm.weight": torch.ones(16, dtype=dtype)})
+    with pytest.raises(UserError, match=r"model.norm.weight holds \w+, which are no weights"):
+        load_decoder(folder)
+
+
+def test_a_head_beside_a_table_that_is_to_be_the_head_is_the_same_or_refused(folder: Path) -> None:
+    head = load_file(folder / "model.safetensors")["model.embed_tokens.weight"]
+    change(folder, tie_word_embeddings=True)
+    change_weights(folder, **{"lm_head.weight": head.clone()})
+    assert load_decoder(folder).head is None
+    change_weights(folder, **{"lm_head.weight": head + 1})
+    with pytest.raises(UserError, match="holds a lm_head.weight that is not its table of words"):
+        load_decoder(folder)
+
+
 def test_shards_are_read_and_a_missing_one_is_named(folder: Path) -> None:
     whole = load_decoder(folder).state_dict()
     tensors = load_file(folder / "model.safetensors")
@@ -108,6 +138,10 @@ def test_shards_are_read_and_a_missing_one_is_named(folder: Path) -> None:
     index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}), encoding="utf-8")
     for name, value in load_decoder(folder).state_dict().items():
         assert torch.equal(value, whole[name])
+    index.write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match="does not say where weights are"):
+        load_decoder(folder)
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}), encoding="utf-8")
     (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(UserError, match=r"model-00002.* is missing \(1 of 2 shards\)"):
         load_decoder(folder)

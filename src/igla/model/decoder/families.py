@@ -26,7 +26,7 @@ FAMILIES: dict[str, Family] = {
 def family_of(content: Mapping[str, Any], where: str) -> Family:
     """The family that a config.json names."""
     model_type = content.get("model_type")
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise UserError(
             f"{where}: model_type {model_type!r} is no decoder that is supported here; "
             f"supported are {', '.join(FAMILIES)}."

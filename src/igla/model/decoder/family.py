@@ -57,6 +57,16 @@ def needed(content: Mapping[str, Any], name: str, where: str) -> Any:
     return content[name]
 
 
+def count(content: Mapping[str, Any], name: str, where: str, otherwise: int | None = None) -> int:
+    """A field that is a whole number above 0; `otherwise` where it is not given."""
+    value = otherwise if content.get(name) is None else content[name]
+    if value is None:
+        value = needed(content, name, where)
+    if not isinstance(value, int) or value < 1:
+        raise UserError(f"{where}: {name} must be a whole number above 0, but is {value!r}.")
+    return value
+
+
 def refuse(content: Mapping[str, Any], plain: Mapping[str, Any], where: str) -> None:
     """UserError for a field that asks for something other than the one thing that is supported."""
     for name, value in plain.items():
@@ -67,7 +77,7 @@ def refuse(content: Mapping[str, Any], plain: Mapping[str, Any], where: str) -> 
 def choice(content: Mapping[str, Any], name: str, known: Mapping[str, str], where: str) -> str:
     """Our name for the value of a field."""
     value = needed(content, name, where)
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise UserError(
             f"{where}: {name} {value!r} is not supported; supported are {', '.join(known)}."
         )

@@ -47,6 +47,8 @@ def load_decoder(folder: Path, dtype: torch.dtype = torch.float32) -> Decoder:
         for name, value in model.state_dict().items():
             place, kind = place_of(name, family)
             value.copy_(theirs.part(place, kind, value.shape))
+        if config.tied:
+            theirs.check_tied(model.words.weight)
     if unused := theirs.unused(tied=config.tied):
         raise UserError(
             f"{folder} holds {len(unused)} weights that its config.json has no place for, "
@@ -151,6 +153,11 @@ class _Tensors:
             raise UserError(f"{self.folder} lacks the weight {name}.")
         self.asked.add(name)
         value: Tensor = self.files[name].get_tensor(name)
+        if not value.is_floating_point():
+            raise UserError(
+                f"{self.folder}: {name} holds {str(value.dtype).removeprefix('torch.')}, "
+                "which are no weights: give the folder that it was quantized from."
+            )
         if place.transposed and value.ndim == 2:
             value = value.t()
         if len(value) % place.parts == 0:
@@ -165,6 +172,17 @@ class _Tensors:
     def _expert(self, place: Place, expert: int, kind: str, shape: torch.Size) -> Tensor:
         modules = (module.replace("{e}", str(expert)) for module in place.experts)
         return torch.cat([self.part(Place(module), kind, shape) for module in modules])
+
+    def check_tied(self, words_VH: Tensor) -> None:
+        """UserError for a head of its own where config.json says that there is none."""
+        name = f"{_HEAD}weight"
+        if name in self.files and not torch.equal(
+            self.files[name].get_tensor(name).to(words_VH.dtype), words_VH
+        ):
+            raise UserError(
+                f"{self.folder} holds a {name} that is not its table of words, but config.json "
+                "says tie_word_embeddings: set that to false if the weight is to count."
+            )
 
     def unused(self, *, tied: bool) -> list[str]:
         """Names of tensors that nobody has asked for and that are not known to be idle."""

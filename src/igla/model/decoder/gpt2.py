@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from igla.model.decoder.config import DecoderConfig
-from igla.model.decoder.family import Family, Place, choice, needed, refuse, spelt
+from igla.model.decoder.family import Family, Place, choice, count, refuse, spelt
 
 _QKV = "transformer.h.{i}.attn.c_attn"
 _PLACES = {
@@ -32,16 +32,16 @@ _PLAIN = {
 
 def _read(content: Mapping[str, Any], where: str) -> DecoderConfig:
     refuse(content, _PLAIN, where)
-    hidden, heads = needed(content, "n_embd", where), needed(content, "n_head", where)
+    hidden, heads = count(content, "n_embd", where), count(content, "n_head", where)
     return DecoderConfig(
-        vocab_size=needed(content, "vocab_size", where),
+        vocab_size=count(content, "vocab_size", where),
         hidden_size=hidden,
-        layers=needed(content, "n_layer", where),
+        layers=count(content, "n_layer", where),
         heads=heads,
         kv_heads=heads,
         head_dim=hidden // heads,
-        intermediate_size=content.get("n_inner") or 4 * hidden,
-        max_positions=needed(content, "n_positions", where),
+        intermediate_size=count(content, "n_inner", where, 4 * hidden),
+        max_positions=count(content, "n_positions", where),
         position="learned",
         feed_forward=choice(content, "activation_function", _ALIKE, where),
         norm="layer",

@@ -6,7 +6,7 @@ from typing import Any
 
 from igla.errors import UserError
 from igla.model.decoder.config import DecoderConfig
-from igla.model.decoder.family import Family, Place, choice, needed, spelt
+from igla.model.decoder.family import Family, Place, choice, count, needed, spelt
 from igla.model.decoder.rope_fields import read_rope, write_rope
 
 PLACES = {
@@ -32,18 +32,18 @@ _FULL, _SLIDING = "full_attention", "sliding_attention"
 
 def read_common(content: Mapping[str, Any], where: str) -> DecoderConfig:
     """What the four have in common; each adds its own."""
-    heads = needed(content, "num_attention_heads", where)
-    hidden = needed(content, "hidden_size", where)
-    positions = needed(content, "max_position_embeddings", where)
+    heads = count(content, "num_attention_heads", where)
+    hidden = count(content, "hidden_size", where)
+    positions = count(content, "max_position_embeddings", where)
     return DecoderConfig(
-        vocab_size=needed(content, "vocab_size", where),
+        vocab_size=count(content, "vocab_size", where),
         hidden_size=hidden,
-        layers=needed(content, "num_hidden_layers", where),
+        layers=count(content, "num_hidden_layers", where),
         heads=heads,
         # Folders older than these fields have one head of keys for each of queries.
-        kv_heads=content.get("num_key_value_heads") or heads,
-        head_dim=content.get("head_dim") or hidden // heads,
-        intermediate_size=needed(content, "intermediate_size", where),
+        kv_heads=count(content, "num_key_value_heads", where, heads),
+        head_dim=count(content, "head_dim", where, hidden // heads),
+        intermediate_size=count(content, "intermediate_size", where),
         max_positions=positions,
         feed_forward=choice(content, "hidden_act", _ALIKE, where),
         norm_epsilon=content.get("rms_norm_eps") or 1e-6,
@@ -85,7 +85,18 @@ def _write_llama(config: DecoderConfig) -> dict[str, Any]:
 
 def _read_mistral(content: Mapping[str, Any], where: str) -> DecoderConfig:
     # A folder that does not speak of a window has that of Mistral 7B, which was the first.
-    return replace(read_common(content, where), sliding_window=content.get("sliding_window", 4096))
+    window = read_window({"sliding_window": 4096} | dict(content), where)
+    kind = _FULL if window is None else _SLIDING
+    if set(content.get("layer_types") or ()) - {kind}:  # transformers takes it for a Ministral
+        raise UserError(f"{where}: layer_types other than {kind} in all layers are not supported.")
+    return replace(read_common(content, where), sliding_window=window)
+
+
+def read_window(content: Mapping[str, Any], where: str) -> int | None:
+    """How many tokens a token attends to; None: all before it."""
+    if content.get("sliding_window") is None:
+        return None
+    return count(content, "sliding_window", where)
 
 
 def _write_mistral(config: DecoderConfig) -> dict[str, Any]:
@@ -118,7 +129,7 @@ def _with_window(config: DecoderConfig, content: Mapping[str, Any], where: str) 
         unlimited = tuple(layer for layer, kind in enumerate(types) if kind == _FULL)
     else:
         unlimited = tuple(range(min(needed(content, "max_window_layers", where), config.layers)))
-    return replace(config, sliding_window=content["sliding_window"], unlimited=unlimited)
+    return replace(config, sliding_window=read_window(content, where), unlimited=unlimited)
 
 
 def _write_qwen2(config: DecoderConfig) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from igla.model.decoder.config import DecoderConfig, ExpertsConfig
-from igla.model.decoder.family import Family, Place, needed, refuse
-from igla.model.decoder.llama import PLACES, read_common, write_common
+from igla.model.decoder.family import Family, Place, count, refuse
+from igla.model.decoder.llama import PLACES, read_common, read_window, write_common
 
 
 def _places(mixture: str, gate: str, up: str, down: str) -> dict[str, Place]:
@@ -24,11 +24,11 @@ def _places(mixture: str, gate: str, up: str, down: str) -> dict[str, Place]:
 def _read_mixtral(content: Mapping[str, Any], where: str) -> DecoderConfig:
     refuse(content, {"router_jitter_noise": 0.0}, where)
     experts = ExpertsConfig(
-        count=needed(content, "num_local_experts", where),
-        chosen=needed(content, "num_experts_per_tok", where),
+        count=count(content, "num_local_experts", where),
+        chosen=count(content, "num_experts_per_tok", where),
     )
     config = read_common({"rope_theta": 1e6} | dict(content), where)
-    return replace(config, experts=experts, sliding_window=content.get("sliding_window"))
+    return replace(config, experts=experts, sliding_window=read_window(content, where))
 
 
 def _write_mixtral(config: DecoderConfig) -> dict[str, Any]:
@@ -44,14 +44,14 @@ def _read_qwen3_moe(content: Mapping[str, Any], where: str) -> DecoderConfig:
     refuse(content, {"decoder_sparse_step": 1, "mlp_only_layers": []}, where)
     experts = ExpertsConfig(
         # The field's name since transformers 5, and before.
-        count=content.get("num_local_experts") or needed(content, "num_experts", where),
-        chosen=needed(content, "num_experts_per_tok", where),
+        count=count(content, "num_local_experts", where, content.get("num_experts")),
+        chosen=count(content, "num_experts_per_tok", where),
         weights="among_chosen" if content.get("norm_topk_prob") else "among_all",
     )
-    width = needed(content, "moe_intermediate_size", where)
-    config = read_common({"head_dim": 128} | dict(content) | {"intermediate_size": width}, where)
+    width = count(content, "moe_intermediate_size", where)
+    config = read_common(dict(content) | {"intermediate_size": width}, where)
     bias = bool(content.get("attention_bias"))
-    window = content.get("sliding_window") if content.get("use_sliding_window") else None
+    window = read_window(content, where) if content.get("use_sliding_window") else None
     return replace(
         config, experts=experts, qk_norm=True, qkv_bias=bias, out_bias=bias, sliding_window=window
     )

@@ -19,7 +19,12 @@ def read_rope(content: Mapping[str, Any], max_positions: int, where: str) -> dic
 
     Newer folders have both in `rope_parameters`; older ones have rope_theta beside rope_scaling.
     """
-    fields = dict(content.get("rope_scaling") or {}) | dict(content.get("rope_parameters") or {})
+    fields: dict[str, Any] = {}
+    for name in ("rope_scaling", "rope_parameters"):
+        found = content.get(name) or {}
+        if not isinstance(found, dict) or any(isinstance(one, dict) for one in found.values()):
+            raise UserError(f"{where}: {name} {found!r} is not supported, only one for all layers.")
+        fields |= found
     theta = fields.get("rope_theta") or content.get("rope_theta") or 10_000.0
     share = fields.get("partial_rotary_factor") or content.get("partial_rotary_factor") or 1.0
     if share != 1:
@@ -29,6 +34,8 @@ def read_rope(content: Mapping[str, Any], max_positions: int, where: str) -> dic
         scaling = _scaling(kind, fields, max_positions, where)
     except KeyError as error:
         raise UserError(f"{where}: the rope scaling '{kind}' lacks {error.args[0]}.") from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: the rope scaling '{kind}' has no number ({error}).") from None
     return {"rope_theta": float(theta), "rope_scaling": scaling}
 
 
