@@ -128,7 +128,7 @@ class TextRecipe(Section):
     guard: bool = Field(
         False,
         description="Whether the tokenizer undoes evasive spellings (look-alikes, signs and spaces "
-        "in words, repeats, invisible signs); it then lowers the case.",
+        "in words, repeats, invisible signs, marks on letters); it then lowers the case.",
     )
     latin: Literal["keep", "russian"] = Field(
         "keep",

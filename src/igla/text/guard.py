@@ -5,7 +5,8 @@ wherever that file is read. What it does, in this order:
 
 - NFKC: full-width, circled and mathematical letters become plain ones;
 - invisible signs (zero-width, soft hyphens, bidirectional marks, variation selectors) are removed;
-- of several combining marks on a letter one is kept;
+- combining marks are removed from Russian and plain Latin letters («д̷урак»; «й», «ё» and «é» are
+  letters of their own), and of several on another letter one is kept;
 - signs amid a word («обо%рался») are removed;
 - a Latin letter that looks like a Russian one becomes that beside Russian letters, a digit or sign
   that does amid them («дyрак», «г0вно»);
@@ -71,7 +72,7 @@ _READ_AS = {
 _LETTER = "[а-яё]"
 _INVISIBLE = (
     r"[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u202a-\u202e"
-    r"\u2060-\u206f\ufe00-\ufe0f\ufeff]"
+    r"\u2060-\u206f\ufe00-\ufe0f\ufeff\x{e0000}-\x{e0fff}]"
 )
 # A look-alike beside a look-alike is reached by going over the word again.
 _ROUNDS = 3
@@ -83,6 +84,7 @@ def guard(*, latin_as_russian: bool = False) -> normalizers.Sequence:
         normalizers.NFKC(),
         normalizers.Lowercase(),
         _without(_INVISIBLE),
+        _without(r"(?<=[a-zа-яё])\p{M}+"),
         _without(r"(?<=\p{M})\p{M}"),
         _without(rf"(?<={_LETTER})[*%_#^~|]{{1,3}}(?={_LETTER})"),
     ]
