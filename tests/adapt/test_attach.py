@@ -60,14 +60,25 @@ def test_an_adapter_changes_nothing_at_first_and_much_once_it_has_learned(
 def test_merged_it_gives_the_same_and_unmerging_restores_every_bit(
     kind: str, model: SequenceClassifier, targets: Targets, logits: Logits, learned: Learned
 ) -> None:
+    alone = logits()
     attach(model, targets, KINDS[kind])
     learned(model)
     with_it, before = logits(), weights(model)
     merge(model)
     merge(model)  # once more changes nothing
     torch.testing.assert_close(logits(), with_it, rtol=0, atol=2e-5)
-    with pytest.raises(UserError, match="unmerge them first"):
-        activate(model, [])
+    for change in (
+        lambda: activate(model, []),
+        lambda: attach(model, targets, AdapterConfig(), "other"),
+        lambda: detach(model, "default"),
+    ):
+        with pytest.raises(UserError, match="unmerge them first"):
+            change()
+    assert adapter_names(model) == ["default"]
+    merged = weights(model)
+    with inactive(model):
+        assert torch.equal(logits(), alone)
+    assert all(torch.equal(value, merged[name]) for name, value in weights(model).items())
     unmerge(model)
     assert torch.equal(logits(), with_it)
     assert all(torch.equal(value, before[name]) for name, value in weights(model).items())
@@ -102,7 +113,7 @@ def test_several_count_together_and_are_switched_at_run_time(
         found["".join(names)] = logits()
     apart = [(found[one] - found[other]).abs().max() for one, other in ("ab", ("a", "ab"))]
     assert min(apart) > 0.05
-    activate(model, ["a", "b"])
+    activate(model, ["a", "b", "a"])
     assert torch.equal(logits(), found["ab"])
     merge(model)
     torch.testing.assert_close(logits(), found["ab"], rtol=0, atol=2e-5)

@@ -35,8 +35,9 @@ def attach(
     targets  all layers of the model (targets_of); the config's patterns choose among them
 
     What is trained is settled by `freeze`. Raises UserError for a pattern that names no layer, a
-    name that is taken, and an embedding under DoRA.
+    name that is taken, an embedding under DoRA, and while adapters are merged.
     """
+    refuse_merged(model)
     if name in adapter_names(model):
         raise UserError(f"The model has an adapter '{name}' already.")
     if "." in name:
@@ -105,9 +106,8 @@ def activate(model: nn.Module, names: Sequence[str]) -> None:
     for name in names:
         if name not in known:
             raise UserError(f"The model has no adapter '{name}'; it has {', '.join(known)}.")
-    layers = adapted(model).values()
-    if any(layer.adapter.before is not None for layer in layers):
-        raise UserError("Adapters are merged into the weights: unmerge them first.")
+    refuse_merged(model)
+    names, layers = tuple(dict.fromkeys(names)), adapted(model).values()
     magnitudes = any(
         isinstance(module, LowRank) and module.magnitude is not None
         for layer in layers
@@ -121,9 +121,28 @@ def activate(model: nn.Module, names: Sequence[str]) -> None:
         layer.adapter.active = tuple(name for name in names if name in layer.adapter.named)
 
 
+def refuse_merged(model: nn.Module) -> None:
+    """UserError while adapters are merged into a model's weights."""
+    if _are_merged(model):
+        raise UserError("Adapters are merged into the weights: unmerge them first.")
+
+
+def _are_merged(model: nn.Module) -> bool:
+    return any(layer.adapter.before is not None for layer in adapted(model).values())
+
+
 @contextmanager
 def inactive(model: nn.Module) -> Iterator[None]:
-    """The model without its adapters inside the block."""
+    """The model without its adapters inside the block, merged ones included; layers that were
+    trained whole stay as they have become."""
+    if _are_merged(model):
+        unmerge(model)
+        try:
+            with inactive(model):
+                yield
+        finally:
+            merge(model)
+        return
     before = [(layer.adapter, layer.adapter.active) for layer in adapted(model).values()]
     for adapters, _ in before:
         adapters.active = ()
@@ -135,7 +154,12 @@ def inactive(model: nn.Module) -> Iterator[None]:
 
 
 def detach(model: nn.Module, name: str | None = None) -> None:
-    """Remove an adapter, or all of them; weights that were merged stay so."""
+    """Remove an adapter, or all of them, and then weights that were merged stay so.
+
+    UserError for one of them while adapters are merged.
+    """
+    if name is not None:
+        refuse_merged(model)
     for layer in adapted(model).values():
         adapters = layer.adapter
         if name is not None:

@@ -11,7 +11,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from igla.adapt.attach import DEFAULT, activate, adapter_names, add_part, add_rows
+from igla.adapt.attach import (
+    DEFAULT,
+    activate,
+    adapter_names,
+    add_part,
+    add_rows,
+    refuse_merged,
+)
 from igla.adapt.base import Base
 from igla.adapt.config import AdapterConfig
 from igla.adapt.lowrank import LowRank, LowRankRows
@@ -114,9 +121,10 @@ def load_adapter(
     base  what the model is; an adapter that was made for another one is refused
 
     Raises UserError for what is missing, damaged, not supported, or does not fit the model, which
-    then is as it was; and for layers trained whole beside another adapter, as a layer can be only
-    one of them.
+    then is as it was; for layers trained whole beside another adapter, as a layer can be only one
+    of them; and while adapters are merged.
     """
+    refuse_merged(model)
     others = adapter_names(model)
     if name in others:
         raise UserError(f"The model has an adapter '{name}' already.")
