@@ -132,6 +132,7 @@ def test_a_classifier_can_judge_what_is_easy(small: Small, tmp_path: Path) -> No
 def test_what_is_no_function_is_refused(by: str, small: Small, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is none of none, length, rarity and loss"):
         run(small(f"curriculum.by={by}"), tmp_path / "run")
+    assert not (tmp_path / "run" / "tokenizer").exists()  # told before the texts are read
 
 
 @pytest.mark.parametrize("shares", ["{a: []}", "{a: [1, -2]}", "{a: .nan}", "{a: .inf}"])
@@ -144,6 +145,12 @@ def test_a_step_too_small_for_the_sources_is_refused(pretrain: Small, tmp_path: 
     recipe = pretrain("train.batch_tokens=20").replace(corpus__shares={"small": 1, "large": 1})
     with pytest.raises(UserError, match=r"train\.batch_tokens must be 2\d at least"):
         run(recipe, tmp_path / "run")
+    by_rows = pretrain("corpus.temperature=2").replace(
+        train__batch_size=1, train__batch_tokens=None
+    )
+    with pytest.raises(UserError, match=r"train\.batch_size must be 2 at least"):
+        run(by_rows, tmp_path / "other")
+    assert not (tmp_path / "other" / "tokenizer").exists()  # told before the texts are read
 
 
 @pytest.mark.parametrize("curriculum", ["none", "length"])

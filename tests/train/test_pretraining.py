@@ -331,6 +331,8 @@ def test_a_bases_body_moves_to_a_new_vocabulary(
         (["objective.teachers=[TEACHER]"], "does nothing for objective.task=masked_lm"),
         (["curriculum.judge=x"], r"without curriculum\.by=loss"),
         (["curriculum.until=0.2"], r"without curriculum\.by"),
+        (["curriculum.by=loss", "curriculum.judge=TEACHER"], "judges labelled rows"),
+        (["corpus.temperature=2", "corpus.shares={large: 1, small: 1}"], "beside corpus.shares"),
         (["objective.task=classify"], r"corpus\.sources does nothing for objective\.task"),
         (["model.base=TEACHER", "model.words=similar"], "keeps its vocabulary"),
     ],

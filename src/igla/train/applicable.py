@@ -92,6 +92,7 @@ def check_applicable(recipe: Recipe) -> None:
     _check_pretext(recipe)
     _check_words(recipe)
     _check_consolidation(recipe)
+    _check_corpus(recipe)
     if (task in DECODER_TASKS) != (recipe.text.tokenizer == "byte_bpe"):
         raise UserError(
             f"text.tokenizer={recipe.text.tokenizer} does not go with objective.task={task}: "
@@ -110,6 +111,8 @@ def check_applicable(recipe: Recipe) -> None:
     curriculum = recipe.curriculum
     if curriculum.judge is not None and curriculum.by != "loss":
         raise UserError("curriculum.judge does nothing without curriculum.by=loss.")
+    if curriculum.by == "loss" and task != "classify":
+        raise UserError("curriculum.by=loss judges labelled rows, which only classify has.")
     if curriculum.by == "loss" and curriculum.judge is None:
         raise UserError("curriculum.by=loss asks for a classifier: name curriculum.judge.")
     if curriculum.by == "none" and curriculum != CurriculumRecipe():
@@ -180,6 +183,16 @@ def _check_consolidation(recipe: Recipe) -> None:
             "objective.ewc holds a base's weights where they are, and text.vocabulary=new gives it "
             "other words: choose one."
         )
+
+
+def _check_corpus(recipe: Recipe) -> None:
+    corpus, train = recipe.corpus, recipe.train
+    mixed = corpus.shares or corpus.temperature != 1
+    if corpus.shares and corpus.temperature != 1:
+        raise UserError("corpus.temperature does nothing beside corpus.shares: choose one.")
+    sources = len(corpus.sources) + (recipe.data.source is not None)
+    if mixed and train.batch_tokens is None and train.batch_size < sources:
+        raise UserError(f"train.batch_size must be {sources} at least, for a row of each source.")
 
 
 def _value(recipe: Recipe, name: str) -> object:

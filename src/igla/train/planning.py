@@ -34,6 +34,12 @@ def make_plan(recipe: Recipe, task: Task, plain: DataPlan, total_steps: int, say
     return MixturePlan(plain, sources.of_rows, shares, total_steps, curriculum)
 
 
+def check_curriculum(recipe: CurriculumRecipe) -> None:
+    """UserError where `by` names a function that cannot be had."""
+    if recipe.by not in ("none", "length", "rarity", "loss"):
+        _function(recipe.by)
+
+
 def _shares(recipe: CorpusRecipe, names: tuple[str, ...], amounts: np.ndarray) -> np.ndarray:
     """[K, S] shares of the sources at K times of the run, each line summing to 1."""
     if not recipe.shares:

@@ -113,7 +113,7 @@ class Pretraining:
         return texts
 
     def losses(self, judge: Path) -> np.ndarray:
-        raise UserError("curriculum.by=loss judges labelled rows; texts alone have no labels.")
+        raise AssertionError("refused by applicable.check_applicable")
 
     def shrunk(self, rows: int) -> "Pretraining":
         chosen = in_turns(self.sources.of_rows)[:rows]

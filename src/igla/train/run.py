@@ -42,7 +42,7 @@ from igla.train.log import LOG, MetricsLog, read_records
 from igla.train.loop import LoopSettings, fit
 from igla.train.optimizer import make_optimizer
 from igla.train.others import OTHERS, note_others
-from igla.train.planning import make_plan
+from igla.train.planning import check_curriculum, make_plan
 from igla.train.precision import Precision, choose_device, choose_precision
 from igla.train.pretext import PRETEXTS
 from igla.train.pretraining import Pretraining
@@ -216,6 +216,7 @@ def _start(
 ) -> Run:
     recipe = _as_begun(recipe, folder)
     check_applicable(recipe)
+    check_curriculum(recipe.curriculum)
     if not (folder / RECIPE).exists():
         write_durably(folder / RECIPE, recipe.to_yaml())
     device = choose_device(recipe.train.device)

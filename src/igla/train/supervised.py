@@ -99,7 +99,7 @@ class SupervisedTuning:
         return self.encoder.tokenizer.decode_batch(ids)
 
     def losses(self, judge: Path) -> np.ndarray:
-        raise UserError("curriculum.by=loss judges labelled rows; conversations have no labels.")
+        raise AssertionError("refused by applicable.check_applicable")
 
     def shrunk(self, rows: int) -> "SupervisedTuning":
         return replace(self, rows=self.rows[:rows], validation=self.validation[:rows])
