@@ -150,6 +150,8 @@ def test_what_cannot_be_learned_from_is_counted_and_refused_or_dropped(
     said = "4 of 6 conversations cannot be learned from: .*, row 2: it has no turn of the assist"
     with pytest.raises(UserError, match=said):
         read(path, encoder)
+    with pytest.raises(UserError, match="2 of 2 conversations .*; none is left"):
+        read(write(tmp_path / "none.jsonl", rows[1:3]), encoder, "data.empty=drop")
     found = read(path, encoder, "data.empty=drop")
     assert len(found.store.lengths) == 2 and found.store.lengths.max() == LENGTH
     lines = [decision.said for decision in found.decisions]
@@ -159,6 +161,27 @@ def test_what_cannot_be_learned_from_is_counted_and_refused_or_dropped(
     assert any(f"no turn of the assistant is within {LENGTH} tokens" in one for one in lines)
     lost = int(found.store.lost.sum())
     assert lost > 0 and f"cut at {LENGTH} tokens: 1 conversations, {lost} tokens lost" in lines
+
+
+def test_fields_that_the_template_does_not_read_are_counted(
+    encoder: TextEncoder, tmp_path: Path
+) -> None:
+    question, answer = asked(3)
+    rows = [
+        {"prompt": [question], "completion": [answer]},
+        {"prompt": [question], "completion": [answer | {"calls": ["f"], "name": "n"}]},
+    ]
+    path = write(tmp_path / "rows.jsonl", rows)
+    template = (
+        "{% for m in messages %}{{ m.content }}{% if m.name is defined %}<{{ m.name }}>"
+        "{% endif %}{% endfor %}"
+    )
+    found = read(path, encoder, template=template)
+    lines = [decision.said for decision in found.decisions]
+    assert "the chat template does not read 'calls': 1 conversations have it" in lines
+    assert not any("'name'" in line for line in lines)
+    first, second = (encoder.tokenizer.decode(ids) for ids in found.store.sequences(np.arange(2)))
+    assert "<" not in first and "<n>" in second
 
 
 @pytest.mark.parametrize(

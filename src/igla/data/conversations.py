@@ -105,6 +105,7 @@ class _Reading:
         self.parts: list[int] = []
         self.lost: list[int] = []
         self.torn = self.read = 0
+        self.unread: Counter[str] = Counter()
         self.ends: Counter[int] = Counter()
 
     def take(self, messages: Any, where: str, part: int | None) -> None:
@@ -113,6 +114,8 @@ class _Reading:
         if why := fault_of(messages):
             self._fault(why, where)
             return
+        fields = {name for message in messages for name in message} - {"role", "content"}
+        self.unread.update(name for name in fields if name not in self.template.source)
         if part is None:
             part = self._part(messages)
         self.waiting.append((messages, where, part))
@@ -147,10 +150,10 @@ class _Reading:
         bad = self.faults.total()
         if bad and (refuse or not self.ids):
             why, count = self.faults.most_common(1)[0]
+            what = "mend or drop them (data.empty=drop)" if refuse else "none is left"
             raise UserError(
                 f"{bad:,} of {self.read:,} conversations cannot be learned from: "
-                f"{self.first[why]}: {why} (so are {count:,}); mend or drop them "
-                "(data.empty=drop)."
+                f"{self.first[why]}: {why} (so are {count:,}); {what}."
             )
         if not self.ids:
             raise UserError("There is no conversation in the data.")
@@ -187,6 +190,9 @@ class _Reading:
             lost, length = int(store.lost.sum()), self.encoder.max_length
             said = f"cut at {length} tokens: {cut:,} conversations, {lost:,} tokens lost"
             found.append(Decision("cut", cut, said))
+        for name, count in self.unread.most_common():
+            said = f"the chat template does not read '{name}': {count:,} conversations have it"
+            found.append(Decision("unread", count, said))
         if self.torn:
             said = f"{self.torn:,} tokens lie across the border of a turn and are not learned"
             found.append(Decision("torn", self.torn, said))
@@ -235,9 +241,12 @@ def _reader(
 
 def _messages(row: Row) -> Messages | None:
     found = row["messages"]
-    if not isinstance(found, list):
-        return None
-    # What a row does not say, Arrow has as null, since others do.
+    return _said(found) if isinstance(found, list) else None
+
+
+def _said(found: list[Any]) -> Messages:
+    """Messages with the fields that they have: what a row does not say, Arrow has as null, since
+    others do."""
     return [
         {key: value for key, value in one.items() if value is not None or key == "content"}
         for one in map(_fields, found)
@@ -262,7 +271,7 @@ def _pair(prompt: Any, completion: Any) -> Messages:
     after = completion
     if not isinstance(completion, list):
         after = [{"role": "assistant", "content": completion}]
-    return [*before, *after]
+    return _said([*before, *after])
 
 
 def _instruction(row: Row) -> Messages:

@@ -58,7 +58,8 @@ class ChatTemplate:
         try:
             self._template = environment.from_string(source)
         except TemplateError as error:
-            raise UserError(f"The chat template cannot be read: {error}.") from None
+            said = str(error).rstrip(".")
+            raise UserError(f"The chat template cannot be read: {said}.") from None
         self._tokens = dict(tokens or {})
 
     @classmethod
