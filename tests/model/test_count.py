@@ -161,3 +161,13 @@ def test_a_folder_is_shown(tmp_path: Path, trained: Path) -> None:
 def test_a_longer_context_than_a_model_reads_is_refused() -> None:
     result = CliRunner().invoke(app, ["model", "show", "igla-7b", "--context", "5000"])
     assert "reads 4,096 tokens" in str(result.exception)
+
+
+def test_an_adapter_names_the_base_that_has_its_shape(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    content = '{"base_model_name_or_path": "runs/base/model"}'
+    (tmp_path / "model" / "adapter_config.json").write_text(content, encoding="utf-8")
+    result = CliRunner().invoke(app, ["model", "show", str(tmp_path)])
+    assert "is an adapter, whose shape is that of its base: runs/base/model" in str(
+        result.exception
+    )

@@ -52,8 +52,11 @@ def find_shape(name: str) -> DecoderConfig | EncoderConfig:
     if not folder.is_dir():
         known = ", ".join([*NAMED_DECODERS, *NAMED_SHAPES, *BUNDLED])
         raise UserError(f"'{name}' is neither a folder nor a named shape; there are {known}.")
-    if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
+    if not (folder / "config.json").is_file() and (folder / "model").is_dir():
         folder = folder / "model"  # a run's
+    if (folder / "adapter_config.json").is_file():
+        base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+        raise UserError(f"{folder} is an adapter, whose shape is that of its base: {base}.")
     if read_json(folder / "config.json").get("model_type") in DECODERS:
         return read_decoder_config(folder)
     return read_shape(folder, dropout=0.0)
