@@ -167,6 +167,14 @@ def test_a_dry_run_has_rows_of_each_source(
     [
         (["objective.mixup=0.4", "objective.r_drop=1"], "do not go together"),
         (["objective.r_drop=1", "model.dropout=0"], "by their dropout"),
+        (
+            ["objective.mixup=0.4", "train.micro_batch_size=1"],
+            "of which a batch of one text has none",
+        ),
+        (["objective.loss=focal", "objective.label_smoothing=0.1"], "does nothing without another"),
+        (["objective.focal_gamma=1"], "focal_gamma does nothing without objective.loss=focal"),
+        (["objective.teacher_weight=0.4"], "does nothing without objective.teachers"),
+        (["objective.adversary_reach=0.1"], "does nothing without objective.adversary"),
         (["corpus.temperature=2"], "does nothing for objective.task=classify"),
         (["curriculum.judge=x"], "does nothing without"),
         (["text.latin=russian"], "text.latin does nothing without text.guard"),

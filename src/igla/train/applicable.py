@@ -8,6 +8,7 @@ from igla.recipe import (
     CorpusRecipe,
     CurriculumRecipe,
     Recipe,
+    TrainRecipe,
     defaults_of,
     field_names,
 )
@@ -82,13 +83,7 @@ def check_applicable(recipe: Recipe) -> None:
         if _value(recipe, name) == _value(plain, name) or task in TASKS.get(name, {task}):
             continue
         raise UserError(f"{name} does nothing for objective.task={task}.")
-    asked = recipe.objective
-    if asked.mixup and asked.r_drop:
-        raise UserError("objective.mixup and objective.r_drop do not go together: choose one.")
-    if asked.r_drop and not (recipe.model.dropout or asked.word_dropout):
-        raise UserError(
-            "objective.r_drop compares two passes by their dropout: model.dropout is 0."
-        )
+    _check_classifying(recipe)
     _check_pretext(recipe)
     _check_words(recipe)
     _check_consolidation(recipe)
@@ -130,6 +125,30 @@ def not_used(recipe: Recipe) -> list[str]:
     return [name for name in names if _value(recipe, name) != _value(plain, name)]
 
 
+def _check_classifying(recipe: Recipe) -> None:
+    asked = recipe.objective
+    for name, without, idle in (
+        ("label_smoothing", "another objective.loss than focal", asked.loss == "focal"),
+        ("focal_gamma", "objective.loss=focal", asked.loss != "focal"),
+        ("teacher_weight", "objective.teachers", not asked.teachers),
+        ("teacher_temperature", "objective.teachers", not asked.teachers),
+        ("adversary_reach", "objective.adversary", asked.adversary == "none"),
+    ):
+        if idle and asked.differs((name,)):
+            raise UserError(f"objective.{name} does nothing without {without}.")
+    if asked.mixup and asked.r_drop:
+        raise UserError("objective.mixup and objective.r_drop do not go together: choose one.")
+    if asked.mixup and _one_at_a_time(recipe.train):
+        raise UserError(
+            "objective.mixup mixes texts that go through together, of which a batch of one text "
+            "has none: raise train.batch_size, and train.micro_batch_size if it is given."
+        )
+    if asked.r_drop and not (recipe.model.dropout or asked.word_dropout):
+        raise UserError(
+            "objective.r_drop compares two passes by their dropout: model.dropout is 0."
+        )
+
+
 def _check_pretext(recipe: Recipe) -> None:
     asked, train = recipe.objective, recipe.train
     if asked.task == "distill" and (len(asked.teachers) != 1 or BASELINE in asked.teachers):
@@ -142,12 +161,17 @@ def _check_pretext(recipe: Recipe) -> None:
         raise UserError(
             "objective.task=contrastive tells two passes by their dropout: model.dropout is 0."
         )
-    if train.micro_batch_size == 1 or (train.batch_tokens is None and train.batch_size == 1):
+    if _one_at_a_time(train):
         raise UserError(
             "objective.task=contrastive finds a text among those that go through with it, which a "
             "batch of one text lacks: raise train.batch_size, and train.micro_batch_size if it is "
             "given."
         )
+
+
+def _one_at_a_time(train: TrainRecipe) -> bool:
+    """Whether no two texts go through the model together."""
+    return train.micro_batch_size == 1 or (train.batch_tokens is None and train.batch_size == 1)
 
 
 def _check_words(recipe: Recipe) -> None:
