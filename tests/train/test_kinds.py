@@ -51,6 +51,23 @@ def test_three_classes(small: Small, tmp_path: Path) -> None:
     assert "Confusion" in page and "пёс" in page
 
 
+def test_a_class_too_rare_for_the_baselines_rows_is_measured_all_the_same(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("igla.train.finish.BASELINE_ROWS", 10)
+    lines = [f"кот {index},{'вол' if index in (5, 50, 95) else index % 2}" for index in range(120)]
+    (tmp_path / "rows.csv").write_text("text,label\n" + "\n".join(lines), encoding="utf-8")
+    train(small(f"data.source={tmp_path / 'rows.csv'}"), tmp_path / "run", QUIET)
+    assert set(figures(tmp_path / "run")["per_class"]) == {"0", "1", "вол"}
+
+
+def test_a_dry_run_may_have_fewer_rows_than_classes(small: Small, tmp_path: Path) -> None:
+    lines = [f"кот {index},{index % 10}" for index in range(100)]
+    (tmp_path / "rows.csv").write_text("text,label\n" + "\n".join(lines), encoding="utf-8")
+    recipe = small(f"data.source={tmp_path / 'rows.csv'}", "train.batch_size=4")
+    assert train(recipe, tmp_path / "run", QUIET, fast=True).finished
+
+
 def test_several_labels_a_row(small: Small, tmp_path: Path) -> None:
     lines = [
         f"{'злой' if index % 2 else 'милый'} {'кот' if index % 3 else 'пёс'} {index},"

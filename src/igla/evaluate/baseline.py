@@ -8,7 +8,7 @@ from scipy.special import expit, softmax
 from sklearn import config_context
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.multiclass import OneVsRestClassifier
 
 from igla.errors import UserError
@@ -30,9 +30,11 @@ class Baseline:
     """The baseline, trained on texts and their labels: [N] class indices, or [N, C] of 0/1.
 
     weights  [N] of the rows
+    classes  C, of which some may have no row
     """
 
-    def __init__(self, texts: Sequence[str], labels: np.ndarray, weights: np.ndarray):
+    def __init__(self, texts: Sequence[str], labels: np.ndarray, weights: np.ndarray, classes: int):
+        self._classes = classes
         self._features = TfidfVectorizer(
             analyzer="char",
             ngram_range=(2, 5),
@@ -49,28 +51,36 @@ class Baseline:
             self._regression.fit(self._features.fit_transform(texts), labels, sample_weight=weights)
 
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
-        """Probabilities [N, C] of texts."""
-        return np.asarray(self._regression.predict_proba(self._features.transform(texts)))
+        """Probabilities [N, C] of texts; 0 of a class that had no row."""
+        found = np.zeros((len(texts), self._classes))
+        known = self._regression.classes_
+        found[:, known] = self._regression.predict_proba(self._features.transform(texts))
+        return found
 
 
 def out_of_fold(
-    texts: Sequence[str], labels: np.ndarray, weights: np.ndarray, strata: np.ndarray
+    texts: Sequence[str],
+    labels: np.ndarray,
+    weights: np.ndarray,
+    strata: np.ndarray | None,
+    classes: int,
 ) -> np.ndarray:
     """Probabilities [N, C] of texts, each by a baseline that has not seen it: one of five that are
     trained on the other four fifths.
 
-    strata  [N] what is spread evenly over the fifths; of fewer than five rows of one, so many parts
+    strata  [N] what is spread evenly over the fifths; of fewer than five rows of one, so many
+            parts. None: nothing is
 
     UserError where a stratum has one row alone.
     """
-    parts = min(_PARTS, int(np.unique(strata, return_counts=True)[1].min()))
+    fewest = len(labels) if strata is None else int(np.unique(strata, return_counts=True)[1].min())
+    parts = min(_PARTS, fewest)
     if parts < 2:
         raise UserError("objective.teachers=[baseline] asks for two rows of each label at least.")
-    columns = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
-    found = np.empty((len(texts), columns))
-    folds = StratifiedKFold(parts, shuffle=True, random_state=0)
-    for seen, left in folds.split(strata, strata):
-        baseline = Baseline([texts[row] for row in seen], labels[seen], weights[seen])
+    found = np.empty((len(texts), classes))
+    kind = KFold if strata is None else StratifiedKFold
+    for seen, left in kind(parts, shuffle=True, random_state=0).split(labels, strata):
+        baseline = Baseline([texts[row] for row in seen], labels[seen], weights[seen], classes)
         found[left] = baseline.probabilities([texts[row] for row in left])
     return found
 

@@ -101,7 +101,7 @@ def _class_weights(recipe: ObjectiveRecipe, labels: np.ndarray, classes: int) ->
     even = len(labels) / classes
     if recipe.class_weights == "auto" and counts.min() >= even / 2:
         return None
-    return torch.from_numpy(even / counts).float()
+    return torch.from_numpy(even / np.maximum(counts, 1)).float()
 
 
 def _balanced_ones(labels: np.ndarray) -> Tensor:

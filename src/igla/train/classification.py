@@ -118,9 +118,12 @@ class Classification:
         if teacher != BASELINE:
             return self._judged(Path(teacher))
         dataset, rows = self.setup.dataset, self.rows
-        labels, texts = dataset.labels, dataset.texts(rows)
-        weights, strata = dataset.weights[rows], labels.strata()[rows]
-        return out_of_fold(texts, labels.values[rows], weights, strata)
+        values, weights = dataset.labels.values[rows], dataset.weights[rows]
+        # Of several labels a row, a combination may well be there only once.
+        strata = None if dataset.labels.multi_label else values
+        return out_of_fold(
+            dataset.texts(rows), values, weights, strata, len(dataset.labels.classes)
+        )
 
     def _judged(self, folder: Path) -> np.ndarray:
         """Probabilities [N, C] of the rows to train on by a finished classifier."""

@@ -152,11 +152,12 @@ def _baseline_and_blend(
     on_validation  the model's probabilities on the validation part
     """
     dataset = run.setup.dataset
-    rows = run.setup.rows(TRAIN)
+    rows, labels = run.setup.rows(TRAIN), dataset.labels
     if len(rows) > BASELINE_ROWS:
         say(f"the baseline learns from {BASELINE_ROWS:,} of the {len(rows):,} rows")
-        rows = np.sort(np.random.default_rng(0).choice(rows, BASELINE_ROWS, replace=False))
-    trained = Baseline(dataset.texts(rows), dataset.labels.values[rows], dataset.weights[rows])
+        rows = _some_of_all(rows, labels.strata()[rows], BASELINE_ROWS)
+    values, weights = labels.values[rows], dataset.weights[rows]
+    trained = Baseline(dataset.texts(rows), values, weights, len(labels.classes))
     theirs = [
         trained.probabilities(dataset.texts(run.setup.rows(part))) for part in (VALIDATION, TEST)
     ]
@@ -170,6 +171,14 @@ def _baseline_and_blend(
         for name, (first, on_test) in ((NAME, theirs), (f"igla + {NAME}", both))
     )
     return baseline, blend
+
+
+def _some_of_all(rows: np.ndarray, strata: np.ndarray, count: int) -> np.ndarray:
+    """So many of the rows, drawn, in their order, with one of each stratum at least."""
+    order = np.random.default_rng(0).permutation(len(rows))
+    first = np.unique(strata[order], return_index=True)[1]
+    order = np.concatenate([order[first], np.delete(order, first)])
+    return np.sort(rows[order[:count]])
 
 
 def _tell(
