@@ -7,7 +7,8 @@ thresholds. In each test text of the label, each word of three letters and more 
 the chance SHARE, by one kind of evasion at a time and by all kinds mixed. Prints a table of the
 recall on that label, mean over the seeds, and writes it with all figures to RUNS/robustness.json;
 the last line is the share of the other texts that get the label. Of a run whose tokenizer has no
-guard, «both readings» is the model by `igla serve` with `guard: true`.
+guard, «both readings» is the model by `igla serve` with `guard: true`; of one whose tokenizer has
+it, «guarded baseline» is TF-IDF that learns from and scores texts as that guard reads them.
 """
 
 import argparse
@@ -18,14 +19,16 @@ from typing import Any
 import numpy as np
 
 from igla.data.dataset import Dataset, load_dataset
-from igla.data.split import TEST, TRAIN
+from igla.data.split import TEST, TRAIN, VALIDATION
 from igla.evaluate.baseline import Baseline
 from igla.evaluate.decision import decide
+from igla.evaluate.metrics import Scored, choose_threshold
 from igla.infer.classifier import Classifier
-from igla.recipe import load_recipe
+from igla.recipe import TextRecipe, load_recipe
 from igla.serve.scoring import gathered
 from igla.serve.tokens import windows_of
 from igla.text.evasion import KINDS, evade
+from igla.text.guard import guard
 
 ALL = "all kinds"
 CLEAN = "as they are"
@@ -43,6 +46,27 @@ class BothReadings:
         one = self.classifier
         cut = windows_of(one.encoder, texts, truncate=True, guarded=True)
         return gathered(one.rule, cut, one.logits_of(cut.sequences), self.wanted).probabilities
+
+
+class GuardedBaseline:
+    """The baseline on texts as text.guard reads them, with the threshold that this asks for."""
+
+    def __init__(self, dataset: Dataset, text: TextRecipe):
+        self.guard = guard(latin_as_russian=text.latin == "russian")
+        train, held = dataset.part(TRAIN), dataset.part(VALIDATION)
+        labels, read = dataset.labels, self.read(dataset.texts(train))
+        values, weights = labels.values[train], dataset.weights[train]
+        self.baseline = Baseline(read, values, weights, len(labels.classes))
+        on_held = self.probabilities(dataset.texts(held))
+        self.threshold = choose_threshold(
+            Scored(labels.classes, labels.values[held], on_held, multi_label=False)
+        )
+
+    def read(self, texts: list[str]) -> list[str]:
+        return [self.guard.normalize_str(text) for text in texts]
+
+    def probabilities(self, texts: list[str]) -> np.ndarray:
+        return self.baseline.probabilities(self.read(texts))
 
 
 def main() -> None:
@@ -74,13 +98,18 @@ def measure(folder: Path, label: str, share: float) -> dict[str, dict[str, float
     texts = texts_of(dataset, TEST, dataset.labels.values == wanted)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     train = dataset.part(TRAIN)
-    baseline = Baseline(dataset.texts(train), dataset.labels.values[train], dataset.weights[train])
+    values, weights = dataset.labels.values[train], dataset.weights[train]
+    baseline = Baseline(dataset.texts(train), values, weights, len(dataset.labels.classes))
     model, cut = Classifier.load(folder / "model"), metrics["model"]["threshold"]
     contestants = {
         "model": (model, cut),
         "baseline": (baseline, metrics["baseline"]["threshold"]),
-        **({} if recipe.text.guard else {"both readings": (BothReadings(model, wanted), cut)}),
     }
+    if recipe.text.guard:
+        guarded = GuardedBaseline(dataset, recipe.text)
+        contestants["guarded baseline"] = (guarded, guarded.threshold)
+    else:
+        contestants["both readings"] = (BothReadings(model, wanted), cut)
     shown = {CLEAN: texts}
     for name, kinds in {**{kind: [kind] for kind in KINDS}, ALL: [*KINDS]}.items():
         draw = np.random.default_rng(recipe.train.seed)
