@@ -365,6 +365,24 @@ def test_who_leaves_is_written_for_no_longer(address: str) -> None:
     assert 0 < figure("igla_written_tokens_total") - before < 32 * 480 / 2
 
 
+def test_a_text_that_cannot_go_on_takes_no_other_with_it(address: str) -> None:
+    asked = {"model": "cat", "prompt": "кот", "temperature": 0}
+    long = {**asked, "max_tokens": 400, "logit_bias": {0: -100}, "stream": True}
+    with httpx.stream("POST", f"{address}/v1/completions", json=long, timeout=60) as answer:
+        lines = answer.iter_lines()
+        first = next(lines)
+        for _ in range(3):
+            wrong = {**asked, "n": 3, "logit_bias": {"5000": 1}}
+            refused = httpx.post(f"{address}/v1/completions", json=wrong, timeout=60)
+            assert refused.status_code == 400
+        rest = [line for line in lines if line]
+    assert rest[-1] == "data: [DONE]"
+    assert json.loads(rest[-2][6:])["choices"][0]["finish_reason"] == "length"
+    assert "error" not in "".join([first, *rest])
+    figures = httpx.get(f"{address}/metrics", timeout=60).text.splitlines()
+    assert "igla_waiting_tokens 0.0" in figures
+
+
 def test_what_would_wait_too_long_is_refused_with_the_time_to_come_again(
     decoder: Path, serve: Serve, tmp_path: Path
 ) -> None:

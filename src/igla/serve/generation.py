@@ -10,7 +10,9 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-from igla.infer.decoding import Decoding
+from torch import Tensor
+
+from igla.infer.decoding import Decision, Decoding, Proposal, Text
 from igla.infer.generator import Generator
 from igla.infer.scheduler import Progress, Scheduler
 from igla.serve.engine import Closing, Full, TooLong
@@ -28,6 +30,25 @@ class StepDone:
     first_after: list[float]
 
 
+@dataclass
+class _Guarded:
+    """A decoding that ends its text where it fails, and says how: whoever else is written for in
+    the same pass goes on."""
+
+    decoding: Decoding
+    error: Exception | None = None
+
+    def propose(self, text: Text, room: int) -> Proposal:
+        return self.decoding.propose(text, room)
+
+    def decide(self, text: Text, logits_RV: Tensor) -> Decision:
+        try:
+            return self.decoding.decide(text, logits_RV)
+        except Exception as error:
+            self.error = error
+            return Decision([], ended=True)
+
+
 @dataclass(eq=False)
 class Writing:
     """A request that is being written for.
@@ -38,7 +59,7 @@ class Writing:
 
     generator: Generator
     prompt: Sequence[int]
-    decodings: Sequence[Decoding]
+    decodings: Sequence[_Guarded]
     max_tokens: int
     events: "asyncio.Queue[Progress | Exception]" = field(default_factory=asyncio.Queue)
     left: int = 0
@@ -93,7 +114,8 @@ class GenerationEngine:
         Raises Full, TooLong or Closing at once, UserError for what the decoder cannot do. When the
         caller stops listening, nothing more is written.
         """
-        writing = self._accept(Writing(generator, prompt, decodings, max_tokens))
+        guarded = [_Guarded(decoding) for decoding in decodings]
+        writing = self._accept(Writing(generator, prompt, guarded, max_tokens))
         ended: set[int] = set()
 
         def end(index: int) -> None:
@@ -195,7 +217,13 @@ class GenerationEngine:
         told: list[tuple[Writing, Progress | Exception]] = []
         first_after = []
         for progress in found:
-            writing = self._running[generator, progress.request]
+            writing = self._running.get((generator, progress.request))
+            if writing is None:  # another of its texts has failed in this pass
+                continue
+            if (failed := writing.decodings[progress.index].error) is not None:
+                self._cancel(writing)
+                told.append((writing, failed))
+                continue
             if not writing.begun:
                 writing.begun = True
                 first_after.append(time.perf_counter() - writing.came)
