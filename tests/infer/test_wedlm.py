@@ -258,7 +258,9 @@ def test_texts_with_windows_of_their_own_do_not_disturb_one_another(
         for prompt, decoding in zip(PROMPTS, decodings(), strict=True)
     ]
     assert together == alone
-    # And where the pool is too small for all, so that some have to begin anew.
+    # And where a pass has no room for all of them,
+    assert decide(Scheduler(backend, budget=12), PROMPTS, decodings()) == alone
+    # or where the pool is too small for all, so that some have to begin anew.
     small = Scheduler(TorchBackend(decoder(), cache_tokens=128))
     assert decide(small, PROMPTS, decodings()) == alone
     assert small.preemptions

@@ -211,33 +211,44 @@ class Scheduler:
         kept = min(self.budget // 4, sum(len(self._rest(place)) for place in reading))
         left = self.budget - kept
         for place in sorted(decoding, key=lambda place: (place.first.served, place.age)):
-            if not plans or len(self._rest(place)) <= left:
-                plans.append(self._continued(place, left))
-                left -= plans[-1].rows.count
+            plan = self._continued(place, left if plans else None)
+            if plan is None:
+                break
+            plans.append(plan)
+            left -= plan.rows.count
         left += kept
         reading.sort(key=lambda place: (len(self._rest(place)), place.age))
         for index, place in enumerate(reading):
             share = max(left // (len(reading) - index), 0 if plans else 1)
-            rest = self._rest(place)
+            rest, plan = self._rest(place), None
             if len(place.sequences) == 1 and len(rest) <= share:
+                plan = self._continued(place, left if plans else None)
+            if plan is not None:
                 place.reads = False
-                plans.append(self._continued(place, left))
-            elif len(rest) > 1 and share:
-                # Up to the last token, from which each continuation goes its own way.
-                plans.append(_Plan(place, rest[: min(share, len(rest) - 1)], None))
             elif len(rest) == 1:
                 self._part(place)
                 continue
+            elif share:
+                # Up to the last token, from which each continuation goes its own way.
+                plan = _Plan(place, rest[: min(share, len(rest) - 1)], None)
             else:
                 continue
-            left -= plans[-1].rows.count
+            plans.append(plan)
+            left -= plan.rows.count
         return plans
 
-    def _continued(self, place: _Place, left: int) -> _Plan:
-        """The rest of a text and what its decoding proposes, within the budget that is left."""
+    def _continued(self, place: _Place, left: int | None) -> _Plan | None:
+        """The rest of a text and what its decoding proposes; None if that is more than is left.
+
+        A proposal is not cut to what is left: what a text becomes does not hang on who else is
+        computed.
+        """
         one, rest = place.first, self._rest(place)
-        room = min(left - len(rest), one.max_tokens - len(one.text.generated) - 1)
-        return _Plan(place, rest, one.decoding.propose(one.text, max(0, room)))
+        if left is not None and len(rest) > left:
+            return None
+        room = one.max_tokens - len(one.text.generated) - 1
+        plan = _Plan(place, rest, one.decoding.propose(one.text, room))
+        return plan if left is None or plan.rows.count <= left else None
 
     def _within_pool(self, plans: list[_Plan]) -> list[_Plan]:
         """The plans that the pool has room for, when those who came last have given up theirs."""
