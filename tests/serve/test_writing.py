@@ -404,6 +404,32 @@ def test_what_would_wait_too_long_is_refused_with_the_time_to_come_again(
         assert one.status_code == 413
 
 
+@pytest.mark.parametrize("limits", ["cache_tokens: 96", "waiting_tokens: 96"])
+def test_a_chat_that_names_no_length_asks_for_no_more_than_there_is_room_for(
+    decoder: Path, serve: Serve, tmp_path: Path, limits: str
+) -> None:
+    config = tmp_path / "serve.yaml"
+    config.write_text(f"limits: {{{limits}}}")
+    with serve(str(decoder), "--config", str(config)) as running:
+        client = openai.OpenAI(base_url=f"{running.address}/v1", api_key="none", max_retries=0)
+        talk = [{"role": "user", "content": "кот"}]
+        asked = dict(model="default", messages=talk, n=2, logit_bias={0: -100})
+        found = client.chat.completions.create(**asked).usage
+    texts = 1 if "cache" in limits else 2
+    assert found is not None
+    each = (96 - found.prompt_tokens) // texts
+    assert found.completion_tokens == 2 * each
+
+
+def test_a_conversation_may_have_many_turns_and_what_is_null_is_not_asked_for(
+    client: openai.OpenAI,
+) -> None:
+    talk = [{"role": role, "content": "кот"} for role in ("user", "assistant")] * 20
+    asked = dict(model="cat", max_tokens=4, n=None, stream=None, tools=None, extra_body={"x": None})
+    found = client.chat.completions.create(messages=talk, **asked)
+    assert len(found.choices) == 1
+
+
 def test_many_at_once_get_what_each_gets_alone(client: openai.OpenAI) -> None:
     prompts = [f"кот {number}" for number in range(12)]
 

@@ -205,6 +205,13 @@ class Service:
                     400, f"A text holds half a letter at {error.start}: a lone surrogate."
                 ) from None
 
+    def room(self, served: Served, prompt: int, texts: int) -> int:
+        """Tokens, one at least, that each of so many texts after a prompt of so many may have, by
+        the model's positions and by what is held here at once."""
+        limits = self.settings.limits
+        each = min(served.generator.max_positions, limits.cache_tokens) - prompt
+        return max(1, min(each, (limits.waiting_tokens - prompt) // texts))
+
     def pieces(self, served: Served, order: Order) -> AsyncGenerator[Piece]:
         """What is written for an order, as it comes; Refused as the work of `written` is."""
         return _in_time(write(self.generation, served.generator, order), self.settings.limits)

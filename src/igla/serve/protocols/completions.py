@@ -63,13 +63,13 @@ async def chat(request: Request, body: ChatRequest) -> Response:
     generator = served.generator
     messages = [message.as_template_reads() for message in body.messages]
     texts = [message["content"] for message in messages]
-    service.check_inputs(request, served, texts)
+    service.check_inputs(request, served, ["\n".join(texts)])  # a conversation is one text
     try:
         prompt = await beside(texts, partial(generator.conversation, messages))
     except UserError as error:
         raise Refused(400, f"messages: {error}") from None
-    rest = max(1, generator.max_positions - len(prompt))
-    [order] = await _orders(body, generator, [prompt], body.most_tokens or rest)
+    most = body.most_tokens or service.room(served, len(prompt), body.n)
+    [order] = await _orders(body, generator, [prompt], most)
     shape = Chat(generator.tokenizer, logprobs=bool(body.logprobs))
     if body.stream:
         return await _streamed(request, served, order, shape, body.tells_usage)

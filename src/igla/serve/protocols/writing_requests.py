@@ -52,6 +52,14 @@ class _Asked(BaseModel):
     store: bool | None = None
     service_tier: str | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_nulls(cls, content: Any) -> Any:
+        """What is null is not asked for, whatever it is: so OpenAI has it."""
+        if isinstance(content, Mapping):
+            return {name: value for name, value in content.items() if value is not None}
+        return content
+
     @model_validator(mode="after")
     def _check_stream_options(self) -> "_Asked":
         if self.stream_options is not None and not self.stream:
@@ -173,13 +181,13 @@ class ChatRequest(_Asked):
     @model_validator(mode="before")
     @classmethod
     def _refuse_tools(cls, content: Any) -> Any:
-        for name in ("tools", "functions", "tool_choice", "function_call"):
-            if isinstance(content, Mapping) and content.get(name) not in (None, [], "none"):
+        if not isinstance(content, Mapping):
+            return content
+        names = ("tools", "functions", "tool_choice", "function_call")
+        for name in names:
+            if content.get(name) not in (None, [], "none"):
                 raise ValueError(f"{name}: the model is served without tools")
-        if isinstance(content, Mapping):
-            idle = ("tools", "functions", "tool_choice", "function_call")
-            return {name: value for name, value in content.items() if name not in idle}
-        return content
+        return {name: value for name, value in content.items() if name not in names}
 
     @model_validator(mode="after")
     def _check(self) -> "ChatRequest":
