@@ -110,7 +110,12 @@ def test_a_window_of_one_writes_one_token_in_a_forward(
         (["--engine", "llamacpp", "--precision", "int8"], "int8 is torch's"),
         (["--max-tokens", "512"], "the model knows 512 positions"),
         (["--temperature", "-1"], "temperature is -1"),
-        (["--regex", "(", "--max-tokens", "5"], "The regular expression cannot be followed"),
+        (
+            ["--regex", "(", "--max-tokens", "5"],
+            "The regular expression cannot be followed: unclosed group.",
+        ),
+        (["--provider", "cuda"], "The provider cuda is of the onnx engine, not torch."),
+        (["--window", "2", "--lookup"], "A window goes with no grammar, guesses, beams"),
         (["--lookup", "--regex", "a"], "held to a grammar is not guessed"),
         (["--beams", "2", "--temperature", "1"], "Beam search draws nothing"),
         (["--beams", "2", "-n", "3"], "3 texts need as many beams"),

@@ -105,6 +105,11 @@ def test_draws_have_the_distribution_and_a_seed_repeats_them() -> None:
     assert stats.chisquare(counts, [2000, 1000, 500, 500]).pvalue > 0.001
 
 
+def test_texts_of_the_last_seed_have_seeds_too() -> None:
+    last = Sampling(temperature=1.0, seed=2**63 - 1)
+    assert (last.of_text(0).seed, last.of_text(1).seed) == (2**63 - 1, 0)
+
+
 def test_without_a_seed_draws_differ() -> None:
     one, other = Sampler(Sampling(temperature=1.0)), Sampler(Sampling(temperature=1.0))
     flat = torch.zeros(10_000)
@@ -120,7 +125,10 @@ def test_without_a_seed_draws_differ() -> None:
         ({"top_p": 1.1}, "top_p is 1.1; it lies between 0.0 and 1.0"),
         ({"min_p": -1}, "min_p is -1"),
         ({"top_k": -1}, "top_k is -1"),
-        ({"repetition_penalty": 0}, "repetition_penalty is 0; it is above 0"),
+        ({"repetition_penalty": 0}, "repetition_penalty is 0; it lies between 0.01 and 100"),
+        ({"repetition_penalty": 1e-40}, "repetition_penalty is 1e-40"),
+        ({"seed": -1}, "seed is -1; it lies between 0 and"),
+        ({"seed": 2**63}, "seed is 9223372036854775808"),
         ({"presence_penalty": math.inf}, "presence_penalty is inf; it is a finite number"),
     ],
 )

@@ -49,7 +49,7 @@ class Grammars:
     def _constraint(self, grammar: str, kind: str) -> "Constraint":
         matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
         if matcher.is_error():
-            raise UserError(f"The {kind} cannot be followed: {_first_line(matcher.get_error())}")
+            raise UserError(f"The {kind} cannot be followed: {_reason(matcher.get_error())}.")
         return Constraint(matcher)
 
 
@@ -88,6 +88,8 @@ class Constraint:
             raise ValueError(f"token {token} breaks the grammar: {self._matcher.get_error()}")
 
 
-def _first_line(error: str) -> str:
+def _reason(error: str) -> str:
+    """The line that says what is wrong; around it an expression is drawn with where."""
     lines = error.strip().splitlines() or ["no reason given"]
-    return lines[0]
+    named = [line for line in lines if line.startswith("error: ")]
+    return (named or lines)[0].removeprefix("error: ").rstrip(".")

@@ -41,6 +41,8 @@ class Engine:
             raise UserError(
                 f"The {self.name} engine computes what its file says; {self.precision} is torch's."
             )
+        if self.name != "onnx" and self.provider != "cpu":
+            raise UserError(f"The provider {self.provider} is of the onnx engine, not {self.name}.")
 
     @property
     def said(self) -> str:

@@ -74,6 +74,7 @@ def generate(where: str, text: str | None, wanted: Wanted) -> None:
     adapter = None if wanted.adapter is None else model_folder(wanted.adapter)
     generator = Generator.load(folder, wanted.engine, adapter)
     if wanted.window is not None:
+        _check_window(wanted)
         generator.decide_at_once(wanted.window)
     prompt = _prompt(generator, text, wanted)
     max_tokens = _limit(generator, prompt, wanted)
@@ -87,6 +88,16 @@ def generate(where: str, text: str | None, wanted: Wanted) -> None:
     else:
         written, extra = _write(generator, backend, prompt, max_tokens, wanted)
     plain_console(stderr=True).print(_figures(written, backend) + extra + f"; {backend.said}")
+
+
+def _check_window(wanted: Wanted) -> None:
+    grammar = wanted.json_schema is not None or wanted.regex is not None
+    guesses = wanted.draft is not None or wanted.lookup
+    if grammar or guesses or wanted.beams or wanted.sampling.adjusts:
+        raise UserError(
+            "A window goes with no grammar, guesses, beams or repetition penalty: these write one "
+            "token after another."
+        )
 
 
 def _prompt(generator: Generator, text: str, wanted: Wanted) -> list[int]:

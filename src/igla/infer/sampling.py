@@ -15,6 +15,8 @@ from igla.errors import UserError
 # Of a sorted vocabulary so much is looked at first: the rest is sorted only where the mass that is
 # asked for lies deeper.
 _HEAD = 512
+# Seeds are below it, as torch has it.
+_SEEDS = 2**63
 # Below it float32 would have a temperature as 0; all that it leaves is the likeliest token anyhow.
 _COLDEST = 1e-30
 
@@ -55,13 +57,15 @@ class Sampling:
             "top_p": (0.0, 1.0),
             "min_p": (0.0, 1.0),
             "typical_p": (0.0, 1.0),
+            # Beyond these float32 has infinities, of which no draw can be made.
+            "repetition_penalty": (0.01, 100.0),
         }
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
             if not low <= value <= high:
                 raise UserError(f"{name} is {value}; it lies between {low} and {high}.")
-        if not 0 < self.repetition_penalty < math.inf:
-            raise UserError(f"repetition_penalty is {self.repetition_penalty}; it is above 0.")
+        if self.seed is not None and not 0 <= self.seed < _SEEDS:
+            raise UserError(f"seed is {self.seed}; it lies between 0 and 2^63 - 1.")
         for name in ("frequency_penalty", "presence_penalty"):
             if not math.isfinite(getattr(self, name)):
                 raise UserError(f"{name} is {getattr(self, name)}; it is a finite number.")
@@ -72,7 +76,7 @@ class Sampling:
 
     def of_text(self, index: int) -> "Sampling":
         """The same for another text of the same request, with other draws."""
-        return self if self.seed is None else replace(self, seed=self.seed + index)
+        return self if self.seed is None else replace(self, seed=(self.seed + index) % _SEEDS)
 
     @property
     def adjusts(self) -> bool:

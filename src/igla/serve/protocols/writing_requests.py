@@ -78,8 +78,8 @@ class _Asked(BaseModel):
             top_p=1.0 if self.top_p is None else self.top_p,
             min_p=self.min_p,
             typical_p=self.typical_p,
-            seed=None if self.seed is None else (self.seed + number) % 2**63,
-        )
+            seed=self.seed,
+        ).of_text(number)
 
     def constraint(self, grammars: Grammars) -> Constraint | None:
         """What the texts are held to."""
