@@ -1,13 +1,15 @@
 """Decoders behind OpenAI's protocol: whole answers, streams, what is refused, and who leaves."""
 
 import asyncio
+import gc
 import json
 import shutil
 import socket
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, aclosing
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,11 @@ from igla.infer.sampling import Sampling
 from igla.infer.text_stream import TextStream
 from igla.model.decoder import Decoder, DecoderConfig, save_decoder
 from igla.serve.command import serve as serve_models
+from igla.serve.generation import GenerationEngine
 from igla.serve.keys import add_key
 from igla.serve.models import open_model
 from igla.serve.settings import load_settings
+from igla.serve.writing import Order, write
 from igla.text.tokenizer import TextEncoder, save_tokenizer, train_tokenizer
 
 Serve = Callable[..., AbstractContextManager[Any]]
@@ -381,6 +385,27 @@ def test_a_text_that_cannot_go_on_takes_no_other_with_it(address: str) -> None:
     assert "error" not in "".join([first, *rest])
     figures = httpx.get(f"{address}/metrics", timeout=60).text.splitlines()
     assert "igla_waiting_tokens 0.0" in figures
+
+
+def test_a_decoder_that_nobody_holds_is_gone_while_the_engine_waits(decoder: Path) -> None:
+    async def check() -> None:
+        engine = GenerationEngine(1000, 256, lambda done: None)
+        engine.start()
+        generator = Generator.load(decoder)
+        order = Order(generator.prompt("кот"), [Autoregressive(Sampling())], 4)
+        async with aclosing(write(engine, generator, order)) as pieces:
+            assert [piece async for piece in pieces]
+        gone = weakref.ref(generator)
+        del generator
+        for _ in range(100):
+            await asyncio.sleep(0.02)
+            gc.collect()
+            if gone() is None:
+                break
+        assert gone() is None
+        await engine.close()
+
+    asyncio.run(check())
 
 
 def test_what_would_wait_too_long_is_refused_with_the_time_to_come_again(

@@ -160,9 +160,12 @@ class GenerationEngine:
 
     def _work(self) -> None:
         while self._obey():
-            for generator, scheduler in [*self._schedulers.items()]:
-                if not scheduler.idle:
-                    self._step(generator, scheduler)
+            self._step_all()  # in a frame of its own: while it waits it holds no decoder
+
+    def _step_all(self) -> None:
+        for generator, scheduler in [*self._schedulers.items()]:
+            if not scheduler.idle:
+                self._step(generator, scheduler)
 
     def _obey(self) -> bool:
         """Do what was asked; waits while there is nothing to do. False when all is done and the
@@ -210,9 +213,9 @@ class GenerationEngine:
         except Exception as error:
             failed = [one for one in self._running.values() if one.generator is generator]
             del self._schedulers[generator]  # what it holds cannot be relied on
-            for writing in failed:
-                self._forget(writing)
-            self._tell([(writing, error) for writing in failed])
+            for one in failed:
+                self._forget(one)
+            self._tell([(one, error) for one in failed])
             return
         told: list[tuple[Writing, Progress | Exception]] = []
         first_after = []
@@ -220,9 +223,9 @@ class GenerationEngine:
             writing = self._running.get((generator, progress.request))
             if writing is None:  # another of its texts has failed in this pass
                 continue
-            if (failed := writing.decodings[progress.index].error) is not None:
+            if (fault := writing.decodings[progress.index].error) is not None:
                 self._cancel(writing)
-                told.append((writing, failed))
+                told.append((writing, fault))
                 continue
             if not writing.begun:
                 writing.begun = True
