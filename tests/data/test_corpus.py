@@ -59,6 +59,32 @@ def test_a_row_of_a_table_is_a_document(tmp_path: Path) -> None:
     assert list(documents(open_source(tmp_path / "rows.parquet"), "text")) == ["раз\n\nдва", "три"]
 
 
+def test_a_table_named_like_a_text_is_a_table(tmp_path: Path) -> None:
+    (tmp_path / "rows.txt.csv").write_text("text,n\nраз,1\nдва,2\n", encoding="utf-8")
+    assert list(documents(open_source(tmp_path / "rows.txt.csv"), "text")) == ["раз", "два"]
+
+
+def test_the_column_of_the_texts_of_tables_may_be_named(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("one,other\nраз,два\n", encoding="utf-8")
+    (tmp_path / "lines.txt").write_text("три", encoding="utf-8")
+    sources = {name: str(tmp_path / name) for name in ("rows.csv", "lines.txt")}
+    for column, expected in (("one", "раз"), ("other", "два")):
+        found = load_corpus(CorpusRecipe(sources=sources, text_column=column), seed=1)
+        assert sorted(texts(found)) == sorted([expected, "три"])
+        assert f'rows.csv: texts in column "{column}"' in [one.said for one in found.decisions]
+    with pytest.raises(UserError, match='no column "on"; did you mean "one"'):
+        load_corpus(CorpusRecipe(sources=sources, text_column="on"), seed=1)
+
+
+def test_files_that_are_left_out_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("раз", encoding="utf-8")
+    recipe = CorpusRecipe(sources={"books": str(tmp_path)})
+    load_corpus(recipe, seed=1)
+    (tmp_path / "b.doc").write_text("два", encoding="utf-8")
+    said = load_corpus(recipe, seed=1).decisions[0].said
+    assert said == f"books: left out, being of no supported format: {tmp_path / 'b.doc'}"
+
+
 def test_what_is_dropped_is_counted(tmp_path: Path) -> None:
     found = corpus(
         tmp_path,

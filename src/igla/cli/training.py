@@ -83,22 +83,26 @@ def train(
         "data.validation": validation,
         "data.test": test,
         "corpus.sources": named(corpus),
-        "data.text_column": text_column,
         "data.label_columns": names(label_column),
-        "data.encoding": encoding,
         "model.base": base,
         "model.size": size,
         "train.epochs": epochs,
         "train.steps": steps,
         "train.seed": seed,
     }
+    of_files = {"text_column": text_column, "encoding": encoding}
     if resume:
-        others = [output, *options.values()]
+        others = [output, *options.values(), *of_files.values()]
         if any(value is not None for value in others) or dry_run or len(words) > 1:
             raise UserError("--resume takes the run's own recipe: name the run, and nothing else.")
         command.resume_run(words[0] if words else None, extras)
         return
     recipe = recipe_of(words, options)
+    # Of the labelled rows; of a corpus where it is all there is.
+    files = "corpus" if recipe.corpus.sources and recipe.data.source is None else "data"
+    recipe = recipe.replace(
+        **{f"{files}__{name}": value for name, value in of_files.items() if value is not None}
+    )
     if size is not None and recipe.model.base == AUTO_BASE:
         recipe = recipe.replace(model__base=None)  # who names a shape wants it from scratch
     if dry_run:

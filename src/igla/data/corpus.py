@@ -22,7 +22,7 @@ from igla.data.columns import choose_columns
 from igla.data.dataset import Dataset
 from igla.data.rows import as_strings, duplicate_key
 from igla.data.selection import Decision
-from igla.data.source import Source, open_source
+from igla.data.source import Source, is_text, open_source
 from igla.data.split import TEST, TRAIN, VALIDATION
 from igla.errors import UserError
 from igla.recipe import CorpusRecipe
@@ -35,6 +35,9 @@ _BATCH = 4096
 # Documents are nearly the same if they share so much of their shingles, by MinHash (Broder 1997).
 _SIMILAR, _PERMUTATIONS = 0.7, 64
 _SHINGLE_WORDS = 3
+# Settings that the cleaned documents do not hang on, such as how often each is seen, or that their
+# streams' fingerprints tell of.
+_APART = {"sources", "shares", "temperature", "validation", "text_column"}
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,13 @@ class _Stream:
 
     fingerprint  of what they hang on
     part         that all of them are of; None: each by its text
+    said         what was decided on its files without being asked
     """
 
     fingerprint: str
     documents: Callable[[], Iterator[str]]
     part: int | None = None
+    said: tuple[str, ...] = ()
 
 
 def load_corpus(recipe: CorpusRecipe, seed: int, labelled: Dataset | None = None) -> Corpus:
@@ -99,8 +104,7 @@ def load_corpus(recipe: CorpusRecipe, seed: int, labelled: Dataset | None = None
         # They count as the first source's, and are met first, like those to test on.
         first = next(iter(streams.values()))
         first.insert(len(first) - 1, _opened(recipe.validation, recipe, VALIDATION))
-    # What is the same documents seen more or less often needs no new reading.
-    settings = recipe.model_dump_json(exclude={"sources", "shares", "temperature", "validation"})
+    settings = recipe.model_dump_json(exclude=_APART)
     prints = {
         name: [(stream.fingerprint, stream.part) for stream in several]
         for name, several in streams.items()
@@ -111,9 +115,15 @@ def load_corpus(recipe: CorpusRecipe, seed: int, labelled: Dataset | None = None
         "corpora", key, lambda making: _Cleaning(recipe, seed).write(streams, making)
     )
     with (folder / "decisions.json").open(encoding="utf-8") as file:
-        decisions = tuple(Decision(**one) for one in json.load(file))
+        decisions = [Decision(**one) for one in json.load(file)]
+    told = [
+        Decision("source", 0, f"{name}: {line}")
+        for name, several in streams.items()
+        for stream in several
+        for line in stream.said
+    ]
     reader = pa.ipc.open_file(pa.memory_map(str(folder / "documents.arrow")))
-    return Corpus(reader.read_all(), tuple(streams), decisions, key)
+    return Corpus(reader.read_all(), tuple(streams), (*told, *decisions), key)
 
 
 def _check_shares(recipe: CorpusRecipe, names: Iterable[str]) -> None:
@@ -134,10 +144,17 @@ def _check_shares(recipe: CorpusRecipe, names: Iterable[str]) -> None:
 
 def _opened(where: str, recipe: CorpusRecipe, part: int | None) -> _Stream:
     source = open_source(where, recipe.encoding)
-    columns = choose_columns(source.columns, None, None, labels_required=False, where=where)
-    whole = recipe.documents == "files"
+    asked, said, whole = None, source.said, recipe.documents == "files"
+    if not is_text(source.files[0]):
+        asked = recipe.text_column
+    columns = choose_columns(source.columns, asked, None, labels_required=False, where=where)
+    fingerprint = source.fingerprint()
+    if asked is not None:
+        fingerprint += f" {asked}"
+    if len(source.columns) > 1:
+        said = (*said, f'texts in column "{columns.text}"')
     return _Stream(
-        source.fingerprint(), lambda: documents(source, columns.text, whole_files=whole), part
+        fingerprint, lambda: documents(source, columns.text, whole_files=whole), part, said
     )
 
 
@@ -161,7 +178,7 @@ def documents(source: Source, text_column: str, *, whole_files: bool = False) ->
     lines: list[str] = []
     for chunk in source.chunks():
         texts = as_strings(chunk.table.column(text_column), text_column).to_pylist()
-        if ".txt" not in [suffix.casefold() for suffix in chunk.file.suffixes[-2:]]:
+        if not is_text(chunk.file):
             yield from filter(None, texts)
             continue
         if chunk.first_row == 1 and lines:  # a file ends a document

@@ -169,6 +169,11 @@ def _format(file: Path) -> tuple[str, str]:
     return compression, ""
 
 
+def is_text(file: Path) -> bool:
+    """Whether a file is no table but a text, of one column named "text" with its lines."""
+    return _format(file)[0] == ".txt"
+
+
 def _is_supported(file: Path) -> bool:
     kind, compression = _format(file)
     return kind in TEXT_FORMATS or (kind, compression) == (".parquet", "")
@@ -200,7 +205,7 @@ def _batches(file: Path, encoding: str | None) -> _Batches:
     kind, _ = _format(file)
     if kind in (".csv", ".tsv"):
         return _csv_batches(file, encoding)
-    if kind == ".txt":
+    if is_text(file):
         return _txt_batches(file, encoding)
     if kind == ".parquet":
         return _parquet_batches(file)

@@ -73,6 +73,9 @@ class CorpusRecipe(Section):
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         1.0, description="Without shares: above 1, small sources are seen more than their size."
     )
+    text_column: str | None = Field(
+        None, description="Column of the texts in tables, if not found by its usual name."
+    )
     encoding: str | None = Field(None, description="Encoding of the files; UTF-8 if not given.")
     documents: Literal["paragraphs", "files"] = Field(
         "paragraphs",
