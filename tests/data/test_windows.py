@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from hypothesis import given
@@ -26,6 +27,23 @@ def test_windows_keep_order_and_size(lengths: Iterable[int], room: int) -> None:
     everything = [token for line in lines for token in line]
     assert flat == everything[: len(flat)]
     assert len(everything) - len(flat) < SHORTEST
+
+
+def test_a_long_line_is_copied_once() -> None:
+    copied = 0
+
+    class Line(list[int]):
+        def __getitem__(self, place: Any) -> Any:
+            nonlocal copied
+            found = super().__getitem__(place)
+            copied += len(found)
+            return Line(found)
+
+        def __radd__(self, before: list[int]) -> "Line":
+            return Line([*before, *self])
+
+    assert len(list(in_windows([Line(range(1000))], 10))) == 100
+    assert copied == 1000
 
 
 def test_lines_stay_whole_where_they_fit() -> None:

@@ -132,9 +132,10 @@ def in_windows(lines: Sequence[list[int]], room: int) -> Iterator[list[int]]:
             else:
                 line = window + line
             window = []
-        while len(line) > room:
-            yield line[:room]
-            line = line[room:]
-        window = window + line
+        # Not cut off bit by bit: the one line of a file without line feeds may be millions long.
+        last = max(0, len(line) - 1) // room * room
+        for start in range(0, last, room):
+            yield line[start : start + room]
+        window = window + line[last:]
     if len(window) >= SHORTEST:
         yield window
