@@ -232,7 +232,9 @@ def test_threads_wait_briefly_unless_the_user_says_otherwise() -> None:
 
 
 def test_encoding_and_text_column_are_the_corpus_s_where_it_is_all_there_is(igla: Igla) -> None:
-    rows = "number,line\n" + "".join(f"1,строка {index} и ещё пять слов за ними\n" for index in range(200))
+    rows = "number,line\n" + "".join(
+        f"1,строка {index} и ещё пять слов за ними\n" for index in range(200)
+    )
     write("rows.csv", rows.encode("cp1251"))
     words = ["train", "--corpus", "rows.csv", "objective.task=masked_lm", "model.size=tiny"]
     words += ["corpus.similar=keep", "corpus.validation_share=0.1", "--steps", "1", "-o", "run"]

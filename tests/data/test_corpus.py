@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from igla.data.corpus import Corpus, documents, load_corpus
+from igla.data.corpus import Corpus, batched, documents, load_corpus
 from igla.data.dataset import load_dataset
 from igla.data.source import open_source
 from igla.data.split import TRAIN, VALIDATION
@@ -41,6 +41,12 @@ def test_a_file_as_one_document_keeps_its_empty_lines(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("три\n\nчетыре", encoding="utf-8")
     found = list(documents(open_source(tmp_path), "text", whole_files=True))
     assert found == ["раз\n\n\n два", "три\n\nчетыре"]
+
+
+def test_long_documents_are_few_at_once() -> None:
+    found = list(batched(["а", "бб", "вввв", "г", "д"], size=3, signs=4))
+    assert found == [["а", "бб", "вввв"], ["г", "д"]]
+    assert list(batched(["а" * 9, "б", "в", "г", "д"], 3, 4)) == [["а" * 9], ["б", "в", "г"], ["д"]]
 
 
 def test_texts_to_validate_on_may_be_named(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,8 @@ from igla.text.script import mostly_russian
 # Name of the source that labelled rows make.
 LABELLED = "data"
 _SCHEMA = pa.schema({"text": pa.large_string(), "source": pa.int16(), "part": pa.int8()})
-_BATCH = 4096
+# Documents, and signs in them, that are in memory at once, more or less.
+_BATCH, _SIGNS = 4096, 1 << 22
 # Documents are nearly the same if they share so much of their shingles, by MinHash (Broder 1997).
 _SIMILAR, _PERMUTATIONS = 0.7, 64
 _SHINGLE_WORDS = 3
@@ -163,10 +164,17 @@ def _texts_of(dataset: Dataset, part: int) -> Iterator[str]:
         yield from texts
 
 
-def batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Lists of so many items, the last one shorter."""
-    rest = iter(items)
-    while batch := list(islice(rest, size)):
+def batched(texts: Iterable[str], size: int, signs: int) -> Iterator[list[str]]:
+    """Lists of so many texts, or of fewer that have so many signs; the last one shorter."""
+    batch: list[str] = []
+    read = 0
+    for text in texts:
+        batch.append(text)
+        read += len(text)
+        if len(batch) == size or read >= signs:
+            yield batch
+            batch, read = [], 0
+    if batch:
         yield batch
 
 
@@ -212,7 +220,7 @@ class _Cleaning:
         with pa.ipc.new_file(str(folder / "documents.arrow"), _SCHEMA) as writer:
             for number, (name, several) in enumerate(streams.items()):
                 for stream in several:
-                    for texts in batched(stream.documents(), _BATCH):
+                    for texts in batched(stream.documents(), _BATCH, _SIGNS):
                         if stream.part == TEST:
                             self._hold_back(texts)
                             continue
