@@ -99,6 +99,16 @@ def test_a_copy_goes_its_own_way(tokenizer: Tokenizer, grammars: Grammars) -> No
         grammars.regex("ab").advance(c)
 
 
+def test_a_grammar_that_is_found_too_large_on_the_way_is_a_users_mistake(
+    tokenizer: Tokenizer, grammars: Grammars
+) -> None:
+    huge = grammars.regex("a{100000}{100000}")
+    with pytest.raises(UserError, match="cannot be followed: lexer error: too many expressions"):
+        for _ in range(50):
+            huge.allowed(320)
+            huge.advance(tokenizer.token_to_id("a"))
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [

@@ -83,9 +83,16 @@ class Constraint:
         return logits_V.masked_fill(~allowed_V, -torch.inf)
 
     def advance(self, token: int) -> None:
-        """The text has gained a token, an allowed one."""
-        if not self._matcher.consume_token(token):
-            raise ValueError(f"token {token} breaks the grammar: {self._matcher.get_error()}")
+        """The text has gained a token, an allowed one.
+
+        UserError where the grammar turns out too large: its automaton is made as the text goes.
+        """
+        if self._matcher.consume_token(token):
+            return
+        error = self._matcher.get_error()
+        if error.startswith("lexer error: "):
+            raise UserError(f"The form that is asked for cannot be followed: {_reason(error)}.")
+        raise ValueError(f"token {token} breaks the grammar: {error}")
 
 
 def _reason(error: str) -> str:

@@ -94,10 +94,7 @@ def _check_window(wanted: Wanted) -> None:
     grammar = wanted.json_schema is not None or wanted.regex is not None
     guesses = wanted.draft is not None or wanted.lookup
     if grammar or guesses or wanted.beams or wanted.sampling.adjusts:
-        raise UserError(
-            "A window goes with no grammar, guesses, beams or repetition penalty: these write one "
-            "token after another."
-        )
+        raise UserError("A window goes with no grammar, guesses, beams or repetition penalty.")
 
 
 def _prompt(generator: Generator, text: str, wanted: Wanted) -> list[int]:
