@@ -180,6 +180,20 @@ def test_a_base_that_has_learned_the_rows_by_another_split_is_refused(
         run(small_pretraining(*task, *other), tmp_path / "adapted")
 
 
+@pytest.mark.parametrize("way", ["base", "teacher"])
+def test_what_a_base_had_from_another_model_is_remembered(
+    way: str, small: Callable[..., Recipe], trained: Path, pretrain: Pretrain, tmp_path: Path
+) -> None:
+    model = trained / "model"
+    more = {
+        "base": ("objective.task=masked_lm", f"model.base={model}"),
+        "teacher": ("objective.task=distill", f"objective.teachers=[{model}]"),
+    }
+    between = run(pretrain(*more[way]), tmp_path / "between") / "model"
+    with pytest.raises(UserError, match="another split"):
+        run(small(f"model.base={between}", "train.seed=7"), tmp_path / "classifier")
+
+
 def test_documents_too_short_are_said_and_none_else_is_refused(texts: Path, tmp_path: Path) -> None:
     short = tmp_path / "short.txt"
     short.write_text("да\n\nнет", encoding="utf-8")

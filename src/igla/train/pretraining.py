@@ -76,8 +76,9 @@ class Pretraining:
         encoder = open_tokenizer(recipe, _Texts(corpus), tokenizer, folder, say)
         pretext = PRETEXTS[recipe.objective.task]
         windows = open_windows(corpus, encoder, pretext.cut(encoder, folder / TOKENIZER))
-        more = {} if labelled is None else split_note(labelled)
-        note_data(folder / DATA, corpus.fingerprint, decisions, **more)
+        teacher = teacher_folder(recipe) if recipe.objective.task == "distill" else None
+        splits = split_note(labelled, base, teacher)
+        note_data(folder / DATA, corpus.fingerprint, decisions, **splits)
         rows, validation = (np.flatnonzero(windows.parts == part) for part in (TRAIN, VALIDATION))
         if not len(rows) or not len(validation):
             raise UserError("The corpus has too few documents to train and to validate on.")

@@ -84,7 +84,7 @@ def set_up(recipe: Recipe, folder: Path, say: Say) -> Setup:
     decisions = (*dataset.decisions, *_token_decisions(dataset, encoder, store))
     for decision in decisions[len(dataset.decisions) :]:
         say(decision.said)
-    more = {"classes": dataset.labels.classes, **split_note(dataset)}
+    more = {"classes": dataset.labels.classes, **split_note(dataset, base)}
     note_data(folder / DATA, dataset.fingerprint, decisions, **more)
     family = {"model_type": "bert"} if base is None else read_json(base / "config.json")
     return Setup(dataset, encoder, store, base, recipe.model.base, family, decisions)
@@ -130,22 +130,34 @@ def build_model(recipe: Recipe, setup: Setup, say: Say) -> SequenceClassifier:
     return model
 
 
-def split_note(dataset: Dataset) -> dict[str, Any]:
-    """What a run's data.json says of the rows that it has learned from (see check_base_split)."""
-    return {"split": {"files": dataset.files, "fingerprint": dataset.fingerprint}}
+def split_note(dataset: Dataset | None, *origins: Path | None) -> dict[str, Any]:
+    """What a run's data.json says of the rows that it has learned from, and that the models it
+    started or learned from had learned from before (see check_base_split)."""
+    note: dict[str, Any] = {}
+    if dataset is not None:
+        note["split"] = {"files": dataset.files, "fingerprint": dataset.fingerprint}
+    former = [split for origin in origins if origin is not None for split in _splits(origin)]
+    return note | ({"former_splits": former} if former else {})
+
+
+def _splits(model: Path) -> list[dict[str, Any]]:
+    """The splits of rows that a model's run has noted."""
+    if not (model.parent / DATA).is_file():
+        return []
+    noted = read_json(model.parent / DATA)
+    return [*([noted["split"]] if "split" in noted else []), *noted.get("former_splits", [])]
 
 
 def check_base_split(base: Path | None, dataset: Dataset) -> None:
-    """UserError when the run that a base is of has split the same rows otherwise: it may have
-    learned from those that are to be tested on now."""
-    if base is None or not (base.parent / DATA).is_file():
-        return
-    split = read_json(base.parent / DATA).get("split", {"files": [], "fingerprint": None})
-    if set(split["files"]) & set(dataset.files) and split["fingerprint"] != dataset.fingerprint:
-        raise UserError(
-            f"{base} has learned from these rows as another split: rows to test on may be among "
-            "them. Give the data settings and the train.seed of that run, or another base."
-        )
+    """UserError when the run that a base is of, or one before it, has split the same rows
+    otherwise: it may have learned from those that are to be tested on now."""
+    for split in [] if base is None else _splits(base):
+        if set(split["files"]) & set(dataset.files) and split["fingerprint"] != dataset.fingerprint:
+            raise UserError(
+                f"{base} has learned from these rows as another split: rows to test on may be "
+                "among them. Give the data settings and the train.seed of that run, or another "
+                "base."
+            )
 
 
 def check_vocabulary(tokens: int, config: EncoderConfig, base: Path) -> None:
