@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from igla.cli import main
+from igla.recipe import Recipe, load_recipe
+from igla.train import command
+from igla.train.run import Extras, Outcome
 
 Igla = Callable[..., tuple[int, str, str]]
 GOOD = "text,label\n" + "".join(f"слово {index} и ещё,{index % 2}\n" for index in range(40))
@@ -244,3 +247,24 @@ def test_encoding_and_text_column_are_the_corpus_s_where_it_is_all_there_is(igla
     assert status == 2 and "--text-column" in err
     status, out, _ = igla(*words, "--encoding", "cp1251", "--text-column", "line", "--dry-run")
     assert status == 0 and "200 of 200 documents" in out
+
+
+def test_a_run_keeps_whole_paths_and_so_is_resumed_from_anywhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    begun: list[Recipe] = []
+
+    def train(recipe: Recipe, folder: Path, *rest: object) -> Outcome:
+        begun.append(recipe)
+        return Outcome(folder, finished=True)
+
+    monkeypatch.setattr(command, "train", train)
+    monkeypatch.chdir(tmp_path)
+    words = ["corpus.sources={a: new.txt}", "corpus.validation=apart.txt"]
+    words += ["data.source=rows.csv", "objective.ewc_corpus=[old/*.txt]"]
+    command.new_run(load_recipe(None, words), Path("run"), Extras())
+    (recipe,) = begun
+    assert recipe.corpus.sources == {"a": str(tmp_path / "new.txt")}
+    assert recipe.corpus.validation == str(tmp_path / "apart.txt")
+    assert recipe.data.source == str(tmp_path / "rows.csv")
+    assert recipe.objective.ewc_corpus == (str(tmp_path / "old/*.txt"),)

@@ -103,6 +103,9 @@ def _with_absolute_paths(recipe: Recipe) -> Recipe:
         name: str(Path(where).expanduser().absolute())
         for name, where in recipe.corpus.sources.items()
     }
+    changes["objective__ewc_corpus"] = tuple(
+        str(Path(where).expanduser().absolute()) for where in recipe.objective.ewc_corpus
+    )
     if recipe.corpus.validation is not None:
         where = Path(recipe.corpus.validation)
         changes["corpus__validation"] = str(where.expanduser().absolute())
