@@ -169,12 +169,15 @@ def test_a_base_learns_labelled_rows_and_ngrams_that_a_classifier_keeps(
     assert read_shape(classifier / "model", 0.0).ngrams == 512
 
 
-def test_a_base_that_has_learned_the_rows_by_another_split_is_refused(
+def test_a_base_or_teacher_that_has_learned_the_rows_by_another_split_is_refused(
     small: Callable[..., Recipe], trained: Path, rows: Path, tmp_path: Path
 ) -> None:
     other = (f"model.base={trained / 'model'}", "train.seed=7")
     with pytest.raises(UserError, match="another split"):
         run(small(*other), tmp_path / "classifier")
+    with pytest.raises(UserError, match="another split"):
+        teacher = f"objective.teachers=[{trained / 'model'}]"
+        run(small(teacher, "model.base=none", "train.seed=7"), tmp_path / "taught")
     with pytest.raises(UserError, match="another split"):
         task = ("objective.task=masked_lm", f"data.source={rows}", "text.max_length=128")
         run(small_pretraining(*task, *other), tmp_path / "adapted")

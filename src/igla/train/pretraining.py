@@ -28,9 +28,10 @@ from igla.train.log import read_records
 from igla.train.pretext import PRETEXTS, Pretext, teacher_folder
 from igla.train.setup import (
     DATA,
-    check_base_split,
+    check_splits,
     check_unchanged,
     note_data,
+    origins,
     split_note,
 )
 from igla.train.start import Start
@@ -63,7 +64,7 @@ class Pretraining:
     def open(cls, recipe: Recipe, folder: Path, say: Say) -> "Pretraining":
         # What may be wrong with other models is told before texts are read, which may take long.
         base = None if recipe.model.base is None else base_folder(recipe.model.base)
-        tokenizer = _tokenizer_source(recipe, base)
+        models, tokenizer = origins(recipe, base), _tokenizer_source(recipe, base)
         seed = recipe.train.seed
         labelled = None if recipe.data.source is None else _labelled(recipe.data, seed)
         corpus = load_corpus(recipe.corpus, seed, labelled)
@@ -72,13 +73,11 @@ class Pretraining:
         for decision in decisions:
             say(decision.said)
         if labelled is not None:
-            check_base_split(base, labelled)
+            check_splits(models, labelled)
         encoder = open_tokenizer(recipe, _Texts(corpus), tokenizer, folder, say)
         pretext = PRETEXTS[recipe.objective.task]
         windows = open_windows(corpus, encoder, pretext.cut(encoder, folder / TOKENIZER))
-        teacher = teacher_folder(recipe) if recipe.objective.task == "distill" else None
-        splits = split_note(labelled, base, teacher)
-        note_data(folder / DATA, corpus.fingerprint, decisions, **splits)
+        note_data(folder / DATA, corpus.fingerprint, decisions, **split_note(labelled, models))
         rows, validation = (np.flatnonzero(windows.parts == part) for part in (TRAIN, VALIDATION))
         if not len(rows) or not len(validation):
             raise UserError("The corpus has too few documents to train and to validate on.")

@@ -15,6 +15,7 @@ from igla.data.selection import UNUSED, Decision
 from igla.data.split import TEST, TRAIN, VALIDATION
 from igla.data.store import TokenStore, open_store
 from igla.errors import UserError
+from igla.infer.classifier import model_folder
 from igla.infer.scoring import score
 from igla.model.bases import BUNDLED, bundled_folder
 from igla.model.config import EncoderConfig, named_config
@@ -22,7 +23,7 @@ from igla.model.encoder import SequenceClassifier
 from igla.model.folder import load_classifier, read_json, read_shape
 from igla.model.hub import base_folder
 from igla.model.ngrams import spell
-from igla.recipe import AUTO_BASE, Recipe
+from igla.recipe import AUTO_BASE, BASELINE, Recipe
 from igla.sealed import write_durably
 from igla.text.script import mostly_russian
 from igla.text.tokenizer import TextEncoder, measure_fit
@@ -77,14 +78,15 @@ def set_up(recipe: Recipe, folder: Path, say: Say) -> Setup:
         say(decision.said)
     recipe = _with_base(recipe, dataset, say)
     base = None if recipe.model.base is None else base_folder(recipe.model.base)
-    check_base_split(base, dataset)
+    models = origins(recipe, base)
+    check_splits(models, dataset)
     texts = _Texts(dataset, dataset.part(TRAIN))
     encoder = open_tokenizer(recipe, texts, base, folder, say)
     store = open_store(dataset, encoder)
     decisions = (*dataset.decisions, *_token_decisions(dataset, encoder, store))
     for decision in decisions[len(dataset.decisions) :]:
         say(decision.said)
-    more = {"classes": dataset.labels.classes, **split_note(dataset, base)}
+    more = {"classes": dataset.labels.classes, **split_note(dataset, models)}
     note_data(folder / DATA, dataset.fingerprint, decisions, **more)
     family = {"model_type": "bert"} if base is None else read_json(base / "config.json")
     return Setup(dataset, encoder, store, base, recipe.model.base, family, decisions)
@@ -130,13 +132,19 @@ def build_model(recipe: Recipe, setup: Setup, say: Say) -> SequenceClassifier:
     return model
 
 
-def split_note(dataset: Dataset | None, *origins: Path | None) -> dict[str, Any]:
+def origins(recipe: Recipe, base: Path | None) -> list[Path]:
+    """The folders of the models that a run starts or learns from."""
+    teachers = [model_folder(one) for one in recipe.objective.teachers if one != BASELINE]
+    return [*([] if base is None else [base]), *teachers]
+
+
+def split_note(dataset: Dataset | None, models: list[Path]) -> dict[str, Any]:
     """What a run's data.json says of the rows that it has learned from, and that the models it
-    started or learned from had learned from before (see check_base_split)."""
+    started or learned from had learned from before (see check_splits)."""
     note: dict[str, Any] = {}
     if dataset is not None:
         note["split"] = {"files": dataset.files, "fingerprint": dataset.fingerprint}
-    former = [split for origin in origins if origin is not None for split in _splits(origin)]
+    former = [split for model in models for split in _splits(model)]
     return note | ({"former_splits": former} if former else {})
 
 
@@ -148,15 +156,15 @@ def _splits(model: Path) -> list[dict[str, Any]]:
     return [*([noted["split"]] if "split" in noted else []), *noted.get("former_splits", [])]
 
 
-def check_base_split(base: Path | None, dataset: Dataset) -> None:
-    """UserError when the run that a base is of, or one before it, has split the same rows
+def check_splits(models: list[Path], dataset: Dataset) -> None:
+    """UserError when the run that a model is of, or one before it, has split the same rows
     otherwise: it may have learned from those that are to be tested on now."""
-    for split in [] if base is None else _splits(base):
+    for model, split in [(one, split) for one in models for split in _splits(one)]:
         if set(split["files"]) & set(dataset.files) and split["fingerprint"] != dataset.fingerprint:
             raise UserError(
-                f"{base} has learned from these rows as another split: rows to test on may be "
+                f"{model} has learned from these rows as another split: rows to test on may be "
                 "among them. Give the data settings and the train.seed of that run, or another "
-                "base."
+                "model."
             )
 
 
