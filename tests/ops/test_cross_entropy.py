@@ -26,11 +26,14 @@ def targets() -> Tensor:
     return torch.randint(CLASSES, (ROWS,), generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.parametrize("own_products", [True, False])
 @pytest.mark.parametrize("rows_at_once", [1024, 37, 10])
 def test_value_and_gradients_are_those_of_all_logits(
-    rows_at_once: int, monkeypatch: pytest.MonkeyPatch
+    rows_at_once: int, own_products: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cross_entropy, "ROWS", rows_at_once)
+    monkeypatch.setattr(cross_entropy, "_FEW", 4)
+    monkeypatch.setattr(cross_entropy, "are_native", lambda dtype: own_products)
     x, weight, bias = inputs(torch.float32, torch.float32)
     (3 * linear_cross_entropy(x, weight, bias, targets()).total).backward()
     exact = [tensor.detach().double().requires_grad_() for tensor in (x, weight, bias)]
@@ -145,3 +148,12 @@ def test_a_frozen_head_costs_no_gradient_of_its_own() -> None:
     x, weight, _ = inputs(torch.float32, torch.float32)
     head_cross_entropy(x, weight.requires_grad_(False), targets()).backward()
     assert x.grad is not None and weight.grad is None
+
+
+def test_what_is_compiled_for_numbers_of_rows_comes_in_few_sizes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cross_entropy, "are_native", lambda dtype: False)
+    parts = list(cross_entropy._parts(2 * 1024 + 700, torch.bfloat16))
+    assert [part.stop - part.start for part in parts] == [1024, 1024, 512, 128, 60]
+    assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]

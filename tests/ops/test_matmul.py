@@ -72,6 +72,8 @@ def test_sums_over_any_number_of_rows_are_rounded_once(inner: int, dtype: torch.
 def test_any_number_of_threads_gives_the_same_bits(
     product: Exact, exact: Exact, shapes: Callable[..., list[tuple[int, int]]]
 ) -> None:
+    if not matmul.are_native(torch.bfloat16):
+        pytest.skip("products of bf16 are torch's here")
     left, right = (random(shape, torch.bfloat16) for shape in shapes(100, 3000, 150))
     before = torch.get_num_threads()
     results = []
@@ -125,6 +127,13 @@ def test_shapes_that_do_not_meet_are_refused() -> None:
     for product in (times_transposed, times, transposed_times):
         with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
             product(x, w)
+
+
+def test_usual_rows_are_few_and_little_more() -> None:
+    usual = {rows: matmul.usual_rows(rows) for rows in range(1, 5000)}
+    assert all(rows <= more <= rows * 17 / 16 for rows, more in usual.items())
+    assert len({more for more in usual.values() if more > 2048}) == 16 + 4
+    assert matmul.usual_rows(0) == 0
 
 
 def test_a_type_without_kernels_has_no_own_products() -> None:

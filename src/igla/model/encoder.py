@@ -181,13 +181,8 @@ class Encoder(nn.Module):
 
 
 def _rounded(batch: PackedBatch) -> PackedBatch:
-    """The batch with tokens of no sequence at its end.
-
-    Products are compiled anew for each number of rows, which takes as long as some of the products
-    themselves: with sixteen numbers between a power of two and the next, they come back soon.
-    """
-    tokens = len(batch.tokens)
-    extra = -tokens % (1 << max(0, tokens.bit_length() - 5))
+    """The batch with tokens of no sequence at its end, up to a usual size."""
+    extra = matmul.usual_rows(len(batch.tokens)) - len(batch.tokens)
     return replace(
         batch, tokens=F.pad(batch.tokens, (0, extra)), positions=F.pad(batch.positions, (0, extra))
     )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from igla.data.batch import PackedBatch
-from igla.model.decoder import packed_causal
+from igla.model.decoder import packed_states
 from igla.model.decoder.experts import Routings
 from igla.objective.base import Loss
 from igla.objective.routing import NO_ROUTING, RoutingLosses
@@ -29,9 +29,8 @@ class CausalLM:
 
     def loss(self, model: Any, batch: PackedBatch) -> Loss:
         """Loss of a model.decoder.Decoder."""
-        attend = packed_causal(batch, model.config)
         routings: Routings = {}
-        x_TH = model(batch.tokens, batch.positions, attend, routings)
+        x_TH = packed_states(model, batch, routings)
         before_M = _have_a_next(batch)
         next_M = batch.tokens[before_M + 1]
         total = head_cross_entropy(x_TH[before_M], model.head_weight, next_M)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from igla.data.batch import PackedBatch
-from igla.model.decoder import packed_causal
+from igla.model.decoder import packed_states
 from igla.model.decoder.experts import Routings
 from igla.objective.base import Loss
 from igla.objective.routing import NO_ROUTING, RoutingLosses
@@ -30,8 +30,7 @@ class Supervised:
         guessed_T[batch.cu_seqlens[:-1]] = False  # nothing stands before a conversation's first
         next_M = guessed_T.nonzero().squeeze(1)
         routings: Routings = {}
-        attend = packed_causal(batch, model.config)
-        x_TH = model(batch.tokens, batch.positions, attend, routings)
+        x_TH = packed_states(model, batch, routings)
         total = head_cross_entropy(x_TH[next_M - 1], model.head_weight, batch.tokens[next_M])
         loss = Loss(total, torch.tensor(len(next_M), device=total.device))
         return self.routing.of(model, loss, routings)

@@ -3,6 +3,7 @@
 Shape suffixes: M rows, H hidden size, V classes.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -13,11 +14,13 @@ from torch.utils.checkpoint import checkpoint
 
 from igla.ops import native
 from igla.ops.linear import column_sums
-from igla.ops.matmul import times, times_transposed, transposed_times
+from igla.ops.matmul import are_native, times, times_transposed, transposed_times
 from igla.ops.narrow import narrow
 
 # Logits of so many rows are held at once.
 ROWS = 1024
+# So many are not worth parting.
+_FEW = 64
 
 _softmax_gradient = native.Kernel("softmax_gradient", "ppppppii")
 
@@ -76,6 +79,18 @@ def _plain(x_MH: Tensor, weight_VH: Tensor, targets_M: Tensor, shares_M: Tensor)
     return F.cross_entropy(logits_MV, targets_M, reduction="none") @ shares_M
 
 
+def _parts(rows: int, dtype: torch.dtype) -> Iterator[slice]:
+    """Of ROWS rows each, and the rest: where products are compiled for each number of rows, in
+    parts of few sizes."""
+    start = 0
+    while start < rows:
+        size = min(ROWS, rows - start)
+        if size > _FEW and not are_native(dtype):
+            size = 1 << size.bit_length() - 1
+        yield slice(start, start + size)
+        start += size
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -95,8 +110,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dx = torch.empty_like(x) if wanted[0] else None
         dweight = torch.zeros_like(weight) if wanted[1] else None
         dbias = torch.zeros_like(bias) if bias is not None and wanted[2] else None
-        for start in range(0, len(x), ROWS):
-            part = slice(start, start + ROWS)
+        for part in _parts(len(x), x.dtype):
             logits = times_transposed(x[part], narrowed)
             chance = None if chances is None else chances[part]
             draw = None if drawn is None else drawn[part]

@@ -22,6 +22,16 @@ def are_native(dtype: torch.dtype) -> bool:
     return dtype in native.SUFFIXES and _times.exists(dtype)
 
 
+def usual_rows(rows: int) -> int:
+    """The least number of rows, this one or more, of sixteen between a power of two and the next.
+
+    What is compiled for each number of rows, which takes as long as some of the products and some
+    megabytes where there is AMX, comes back soon if there are few.
+    """
+    step = 1 << max(0, rows.bit_length() - 5)
+    return -(-rows // step) * step
+
+
 def times_transposed(x_TI: Tensor, w_OI: Tensor) -> Tensor:
     """x·wᵀ [T, O]."""
     (rows, inner), columns = x_TI.shape, len(w_OI)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from igla.data.batch import pack
-from igla.model.decoder import Decoder, DecoderConfig, packed_causal
+from igla.model.decoder import Decoder, DecoderConfig, packed_causal, packed_states
 from igla.model.decoder.position import alibi_slopes
 
 CONFIG = DecoderConfig(
@@ -51,6 +51,15 @@ def test_a_packed_sequence_is_as_if_alone_and_knows_no_later_token(name: str) ->
     for ids, found in zip(SEQUENCES, packed, strict=True):
         torch.testing.assert_close(states(model, [ids]), found, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(states(model, [ids[:7]]), found[:7], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("lengths", [[3, 30, 1, 13], [1] * 65, [8]])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_batch_may_be_filled_up_to_a_usual_size(name: str, lengths: list[int]) -> None:
+    model = model_of(VARIANTS[name])  # of float64, for which no product is igla's own
+    sequences = [np.random.default_rng(0).integers(0, 40, length) for length in lengths]
+    filled = packed_states(model, pack(sequences))
+    torch.testing.assert_close(filled, states(model, sequences), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
