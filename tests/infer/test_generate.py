@@ -14,6 +14,7 @@ from igla.infer.generator import Generator
 from igla.infer.window import fastest_window
 from igla.model.decoder import Decoder, save_decoder
 from igla.model.folder import read_json
+from igla.text.tokenizer import load_tokenizer
 
 Run = Callable[..., tuple[str, str, int]]
 
@@ -66,6 +67,17 @@ def test_guesses_and_grammars_and_seeds(decoder_folder: Path, run: Run, tmp_path
     assert out == run(*several)[0] and len(re.findall("^--- [123]$", out, re.MULTILINE)) == 3
 
 
+def test_a_bias_forbids_a_token_or_makes_it_sure(decoder_folder: Path, run: Run) -> None:
+    words = ["generate", decoder_folder, "the ", "--max-tokens", 4]
+    token = load_tokenizer(decoder_folder).encode("q", add_special_tokens=False).ids
+    assert len(token) == 1
+    for name in ("q", str(token[0])):
+        out, *_ = run(*words, "--logit-bias", f"{name}=1000")
+        assert out == "qqqq\n"
+    first = run(*words, "--max-tokens", 1)[0]
+    assert run(*words, "--logit-bias", f"{first[:-1]}=-1000")[0] != first
+
+
 def test_a_stop_string_ends_it(decoder_folder: Path, run: Run) -> None:
     whole, *_ = run("generate", decoder_folder, "the ", "--max-tokens", 40)
     stop = whole[5:7]
@@ -115,6 +127,10 @@ def test_a_window_of_one_writes_one_token_in_a_forward(
             "The regular expression cannot be followed: unclosed group.",
         ),
         (["--provider", "cuda"], "The provider cuda is of the onnx engine, not torch."),
+        (["--logit-bias", "the"], "--logit-bias 'the' is not of the form TOKEN=NUMBER"),
+        (["--logit-bias", "the=inf"], "not of the form TOKEN=NUMBER"),
+        (["--logit-bias", "дом=1"], "'дом' is 6 tokens and not one"),
+        (["--logit-bias", "99999=1"], "logit_bias names token 99999; there are"),
         (["--window", "2", "--lookup"], "A window goes with no grammar, guesses, beams"),
         (["--lookup", "--regex", "a"], "held to a grammar is not guessed"),
         (["--beams", "2", "--temperature", "1"], "Beam search draws nothing"),

@@ -178,7 +178,12 @@ def test_the_folder_says_how_its_states_are_pooled(minilm: Path, tmp_path: Path)
     with torch.inference_mode():
         states = model(**tokenizer(TEXTS[0], return_tensors="pt")).last_hidden_state
     np.testing.assert_allclose(embedder.embeddings(TEXTS)[0], states[0, 0], atol=1e-5)
-    for content in ({"pooling_mode_max_tokens": True}, {}, {"pooling_mode": "lasttoken"}):
+    file.write_text('{"pooling_mode": "lasttoken"}', encoding="utf-8")
+    with torch.inference_mode():
+        states = model(**tokenizer(TEXTS[1], return_tensors="pt")).last_hidden_state
+    found = Embedder.load(folder).embeddings(TEXTS)
+    np.testing.assert_allclose(found[1], states[0, -1], atol=1e-5)
+    for content in ({"pooling_mode_max_tokens": True}, {}, {"pooling_mode": "weightedmean"}):
         file.write_text(json.dumps(content), encoding="utf-8")
         with pytest.raises(UserError, match="igla has mean, cls"):
             pooling_of(folder)

@@ -14,13 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import pytest
 import torch
+import torch.nn.functional as F
+import transformers
 
 from igla.errors import UserError
 from igla.infer.decoding import Autoregressive
 from igla.infer.engines import Engine
+from igla.infer.exporting import export
 from igla.infer.generator import Generator
 from igla.infer.sampling import Sampling
 from igla.infer.text_stream import TextStream
@@ -28,7 +32,7 @@ from igla.model.decoder import Decoder, DecoderConfig, save_decoder
 from igla.serve.command import serve as serve_models
 from igla.serve.generation import GenerationEngine
 from igla.serve.keys import add_key
-from igla.serve.models import open_model
+from igla.serve.models import WrongKind, open_model
 from igla.serve.settings import load_settings
 from igla.serve.writing import Order, write
 from igla.text.tokenizer import TextEncoder, save_tokenizer, train_tokenizer
@@ -332,17 +336,57 @@ def test_tools_images_and_unknown_models_are_refused(client: openai.OpenAI) -> N
         client.chat.completions.create(model="gpt-9", messages=messages)
 
 
-def test_a_decoder_has_neither_scores_nor_embeddings(address: str) -> None:
+def test_a_decoder_has_no_scores(address: str) -> None:
     for route, body in (
         ("/v1/moderations", {"input": "кот"}),
-        ("/v1/embeddings", {"input": "кот"}),
         ("/igla/v1/score", {"texts": ["кот"]}),
-        ("/embed", {"inputs": "кот"}),
     ):
         answer = httpx.post(address + route, json=body)
-        assert answer.status_code == (422 if route == "/embed" else 400), route
-        assert "cat is a decoder: it gives texts alone." in answer.text
+        assert answer.status_code == 400, route
+        assert "cat is a decoder: it gives texts, and embeddings" in answer.text
     assert httpx.get(f"{address}/igla/v1/models").json()["models"][0]["name"] == "cat"
+
+
+def test_a_decoder_embeds(client: openai.OpenAI, address: str, decoder: Path) -> None:
+    model = transformers.AutoModel.from_pretrained(decoder).eval()
+    ids = transformers.AutoTokenizer.from_pretrained(decoder)(TEXTS)["input_ids"]
+    with torch.inference_mode():
+        states = [model(torch.tensor([one])).last_hidden_state[0] for one in ids]
+    means = torch.stack([one.mean(0) for one in states])
+    found = client.embeddings.create(model="cat", input=TEXTS)
+    vectors = torch.tensor([one.embedding for one in found.data])
+    torch.testing.assert_close(vectors, F.normalize(means), atol=1e-5, rtol=0)
+    assert found.usage.prompt_tokens == sum(map(len, ids))
+    plain = httpx.post(f"{address}/embed", json={"inputs": TEXTS, "normalize": False}).json()
+    torch.testing.assert_close(torch.tensor(plain), means, atol=1e-4, rtol=0)
+    assert httpx.get(f"{address}/info").json()["model_type"] == {"embedding": {"pooling": "mean"}}
+
+
+def test_the_last_token_stands_for_a_text_where_the_folder_says_so(
+    decoder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "last"
+    shutil.copytree(decoder, folder)
+    (folder / "1_Pooling").mkdir()
+    pooling = '{"pooling_mode_lasttoken": true}'
+    (folder / "1_Pooling" / "config.json").write_text(pooling, encoding="utf-8")
+    model = transformers.AutoModel.from_pretrained(decoder).eval()
+    ids = transformers.AutoTokenizer.from_pretrained(decoder)(TEXTS)["input_ids"]
+    with torch.inference_mode():
+        last = [model(torch.tensor([one])).last_hidden_state[0, -1].numpy() for one in ids]
+    found = open_model(folder, "cat").embedder.embeddings(TEXTS)
+    np.testing.assert_allclose(found, np.stack(last), atol=1e-4)
+
+
+def test_what_other_engines_compute_has_no_embeddings(decoder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "exported"
+    shutil.copytree(decoder, folder)
+    export(str(folder), "onnx", "float32", None)
+    served = open_model(folder, "cat", engine="onnx")
+    with pytest.raises(WrongKind, match="embeddings where torch computes it"):
+        _ = served.embedder
+    with pytest.raises(UserError, match="This ONNX Runtime has no Abacus"):
+        open_model(folder, "cat", engine="onnx", provider="Abacus")
 
 
 def test_a_classifier_writes_nothing(server: str) -> None:
@@ -528,6 +572,7 @@ def test_a_window_is_the_one_asked_for_or_the_fastest(decoder: Path, tmp_path: P
         ({"precision": "int2"}, "precision: Input should be 'auto', 'float32', 'bf16', 'int8'"),
         ({"engine": "abacus"}, "There is no engine 'abacus'; there are torch, onnx, llamacpp"),
         ({"engine": "onnx", "precision": "int4"}, "int4 is torch's"),
+        ({"provider": "cuda"}, "the provider cuda is of the onnx engine, not torch"),
     ],
 )
 def test_what_a_decoder_cannot_be_served_by_is_said(

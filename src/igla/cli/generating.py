@@ -36,6 +36,10 @@ def generate(
     min_p: Annotated[float, typer.Option(help="Least share of the likeliest's probability.")] = 0.0,
     typical_p: Annotated[float, typer.Option(help="Draw from the typical of this mass.")] = 1.0,
     repetition_penalty: Annotated[float, typer.Option(help="Above 1: fewer repetitions.")] = 1.0,
+    logit_bias: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TOKEN=BIAS", help="Added to its logit; repeatable: ' the=-5', 17=2."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the draws; they repeat with it.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="String that ends it; repeatable.")] = None,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Texts to write.")] = 1,
@@ -75,6 +79,7 @@ def generate(
     wanted = Wanted(
         sampling=sampling,
         max_tokens=max_tokens,
+        logit_bias=logit_bias or (),
         stop=stop or (),
         count=count,
         beams=beams,

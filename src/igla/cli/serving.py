@@ -44,6 +44,7 @@ def serve(
     keys: Keys = None,
     precision: Precision = None,
     engine: Annotated[str | None, typer.Option(help="Of decoders: torch, onnx, llamacpp.")] = None,
+    provider: Annotated[str | None, typer.Option(help="Of the onnx engine: cpu, cuda …")] = None,
     window: Annotated[
         str | None,
         typer.Option(help="Of decoders that fill masks: positions decided at once; auto."),
@@ -59,7 +60,9 @@ def serve(
     from igla.serve.settings import load_settings
 
     certificate = both(tls_certificate, tls_key)
-    settings = load_settings(config, precision=precision, engine=engine, window=window)
+    settings = load_settings(
+        config, precision=precision, engine=engine, provider=provider, window=window
+    )
     run(models, host, port, settings, keys, certificate)
 
 

@@ -1,16 +1,18 @@
-"""A saved encoder, from texts to embeddings."""
+"""A saved model, from texts to embeddings."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from igla.data.batch import pack
 from igla.errors import UserError
 from igla.infer.classifier import Classifier
 from igla.infer.scoring import score
-from igla.model.embedding import PooledEncoder, Pooling
+from igla.model.decoder import Decoder
+from igla.model.embedding import PooledDecoder, PooledEncoder, Pooling
 from igla.model.folder import load_encoder, read_json
 from igla.ops.native import native
 from igla.ops.products import prepare_to_answer
@@ -21,10 +23,10 @@ POOLING_FILE = "1_Pooling/config.json"
 
 
 class Embedder:
-    """An encoder that stands for a text by the mean of its tokens' states or by its first token's,
-    and its tokenizer."""
+    """A model that stands for a text by the mean of its tokens' states or by one token's, and its
+    tokenizer."""
 
-    def __init__(self, model: PooledEncoder, encoder: TextEncoder):
+    def __init__(self, model: PooledEncoder | PooledDecoder, encoder: TextEncoder):
         self.model = model.eval()
         self.encoder = encoder
 
@@ -35,12 +37,7 @@ class Embedder:
         prepare_to_answer()
         native()  # compiled now, if need be, and not with the first text
         body = load_encoder(folder)
-        length = int(min(
-            body.config.max_positions,
-            _length(folder / "sentence_bert_config.json", "max_seq_length"),
-            _length(folder / "tokenizer_config.json", "model_max_length"),
-        ))  # fmt: skip
-        encoder = TextEncoder(load_tokenizer(folder), length)
+        encoder = TextEncoder(load_tokenizer(folder), _greatest(folder, body.config.max_positions))
         return cls(PooledEncoder(body, pooling_of(folder)), encoder)
 
     @classmethod
@@ -48,10 +45,16 @@ class Embedder:
         """The mean of the states of a classifier's own encoder."""
         return cls(PooledEncoder(classifier.model.encoder, "mean"), classifier.encoder)
 
+    @classmethod
+    def of_decoder(cls, decoder: Decoder, tokenizer: Tokenizer, folder: Path) -> "Embedder":
+        """What the states of a decoder stand for, by the folder that it came from, as in load."""
+        length = _greatest(folder, decoder.config.max_positions)
+        return cls(PooledDecoder(decoder, pooling_of(folder)), TextEncoder(tokenizer, length))
+
     @property
     def width(self) -> int:
         """Numbers in an embedding."""
-        return self.model.encoder.config.hidden_size
+        return self.model.width
 
     def embeddings(self, texts: Sequence[str]) -> np.ndarray:
         """Embeddings [N, H] of texts, float32, of the length that the pooling gives them."""
@@ -78,9 +81,12 @@ def pooling_of(folder: Path) -> Pooling:
         "pooling_mode_mean": "mean",
         "pooling_mode_cls_token": "cls",
         "pooling_mode_cls": "cls",
+        "pooling_mode_lasttoken": "last",
     }
     if len(asked) != 1 or asked[0] not in known:
-        raise UserError(f"{file} asks for {', '.join(asked) or 'no pooling'}; igla has mean, cls.")
+        raise UserError(
+            f"{file} asks for {', '.join(asked) or 'no pooling'}; igla has mean, cls and last."
+        )
     return known[asked[0]]
 
 
@@ -88,6 +94,12 @@ def normalized(vectors: np.ndarray) -> np.ndarray:
     """Vectors [N, H] at length 1; one of zeros stays as it is."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.maximum(lengths, np.finfo(vectors.dtype).tiny))
+
+
+def _greatest(folder: Path, positions: int) -> int:
+    """The longest text that a folder's model is for, in tokens."""
+    asked = _length(folder / "sentence_bert_config.json", "max_seq_length")
+    return int(min(positions, asked, _length(folder / "tokenizer_config.json", "model_max_length")))
 
 
 def _length(file: Path, field: str) -> int | float:

@@ -1,9 +1,10 @@
 """What `igla generate` does."""
 
+import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from igla.errors import UserError
@@ -28,6 +29,7 @@ class Wanted:
     """What is to be written, and how.
 
     max_tokens   None: 256, or as many as the model has positions for
+    logit_bias   TOKEN=BIAS each, TOKEN a text that is one token or a token's number
     stop         strings that end a text
     count        texts that are drawn
     beams        0: drawn token by token; else the best of beam search, `count` of so many
@@ -42,6 +44,7 @@ class Wanted:
 
     sampling: Sampling
     max_tokens: int | None = None
+    logit_bias: Sequence[str] = ()
     stop: Sequence[str] = ()
     count: int = 1
     beams: int = 0
@@ -73,6 +76,9 @@ def generate(where: str, text: str | None, wanted: Wanted) -> None:
     folder = model_folder(where)
     adapter = None if wanted.adapter is None else model_folder(wanted.adapter)
     generator = Generator.load(folder, wanted.engine, adapter)
+    if wanted.logit_bias:
+        biases = _biases(generator, wanted.logit_bias)
+        wanted = replace(wanted, sampling=replace(wanted.sampling, logit_bias=biases))
     if wanted.window is not None:
         _check_window(wanted)
         generator.decide_at_once(wanted.window)
@@ -94,7 +100,35 @@ def _check_window(wanted: Wanted) -> None:
     grammar = wanted.json_schema is not None or wanted.regex is not None
     guesses = wanted.draft is not None or wanted.lookup
     if grammar or guesses or wanted.beams or wanted.sampling.adjusts:
-        raise UserError("A window goes with no grammar, guesses, beams or repetition penalty.")
+        raise UserError(
+            "A window goes with no grammar, guesses, beams, repetition penalty or bias."
+        )
+
+
+def _biases(generator: Generator, given: Sequence[str]) -> dict[int, float]:
+    """Biases by token; UserError where one does not say which, or by how much."""
+    found = {}
+    for one in given:
+        word, _, number = one.rpartition("=")
+        try:
+            bias = float(number)
+        except ValueError:
+            bias = math.nan
+        if not word or not math.isfinite(bias):
+            raise UserError(f"--logit-bias {one!r} is not of the form TOKEN=NUMBER.")
+        found[_token(generator, word)] = bias
+    return found
+
+
+def _token(generator: Generator, word: str) -> int:
+    """The token of a number, or of a text."""
+    if word.isdecimal():
+        return int(word)
+    ids = generator.tokenizer.encode(word, add_special_tokens=False).ids
+    if len(ids) == 1:
+        return int(ids[0])
+    parts = ", ".join(f"{token} ({generator.tokenizer.decode([token])!r})" for token in ids)
+    raise UserError(f"--logit-bias: {word!r} is {len(ids)} tokens and not one: {parts or 'none'}.")
 
 
 def _prompt(generator: Generator, text: str, wanted: Wanted) -> list[int]:

@@ -1,4 +1,4 @@
-"""Encoders whose states are themselves what is wanted: sentence embeddings, and a student's states.
+"""Models whose states are themselves what is wanted: sentence embeddings, and a student's states.
 
 Shape suffixes: T tokens in all, B sequences, H hidden size, A relation heads, D width of one,
 S longest sequence.
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from igla.data.batch import PackedBatch
 from igla.model.config import EncoderConfig
+from igla.model.decoder import Decoder, packed_states
 from igla.model.encoder import Encoder
 from igla.model.parts import Linear, init_weights
 from igla.ops.attention import AttentionLayout
@@ -24,24 +25,54 @@ def mean_of_tokens(x_TH: Tensor, batch: PackedBatch) -> Tensor:
     return sums_BH.index_add(0, batch.sequence_of_tokens, x_TH) / sizes_B[:, None]
 
 
-Pooling = Literal["mean", "cls"]
+Pooling = Literal["mean", "cls", "last"]
+
+
+def pooled(x_TH: Tensor, batch: PackedBatch, pooling: Pooling) -> Tensor:
+    """States [B, H] that sequences stand for: the mean of their tokens', the first's or the
+    last's."""
+    if pooling == "mean":
+        return mean_of_tokens(x_TH, batch)
+    return x_TH[batch.cu_seqlens[:-1] if pooling == "cls" else batch.cu_seqlens[1:] - 1]
 
 
 class PooledEncoder(nn.Module):
-    """An encoder whose sequences stand for the mean of their tokens' states, or for the first
-    token's."""
+    """An encoder whose sequences stand for what `pooled` makes of their tokens' states."""
 
     def __init__(self, encoder: Encoder, pooling: Pooling):
         super().__init__()
         self.encoder = encoder
         self.pooling = pooling
 
+    @property
+    def width(self) -> int:
+        """Numbers in an embedding."""
+        return self.encoder.config.hidden_size
+
     def forward(self, batch: PackedBatch) -> Tensor:
         """Embeddings [B, H] of any length, float32."""
         if self.pooling == "cls":
             first_BH: Tensor = self.encoder(batch, first_only=True).float()
             return first_BH
-        return mean_of_tokens(self.encoder(batch).float(), batch)
+        return pooled(self.encoder(batch).float(), batch, self.pooling)
+
+
+class PooledDecoder(nn.Module):
+    """The same of a decoder, of whose tokens the last alone has seen all others."""
+
+    def __init__(self, decoder: Decoder, pooling: Pooling):
+        super().__init__()
+        self.decoder = decoder
+        self.pooling = pooling
+
+    @property
+    def width(self) -> int:
+        """Numbers in an embedding."""
+        return self.decoder.config.hidden_size
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """Embeddings [B, H] of any length, float32."""
+        return pooled(packed_states(self.decoder, batch).float(), batch, self.pooling)
 
 
 class SentenceEncoder(nn.Module):

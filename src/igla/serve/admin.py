@@ -55,7 +55,13 @@ async def replace(service: Service, name: str, where: str | None = None) -> Serv
             where = str(held.where)
         how = service.settings
         served = await asyncio.to_thread(
-            open_model, where, name, how.precision, engine=how.engine, window=how.window
+            open_model,
+            where,
+            name,
+            how.precision,
+            engine=how.engine,
+            provider=how.provider,
+            window=how.window,
         )
         service.metrics.forget(service.models.put(served))
         return served

@@ -73,6 +73,7 @@ def _opened(wheres: list[str], settings: Settings) -> list[Served]:
             name if named else "default",
             settings.precision,
             engine=settings.engine,
+            provider=settings.provider,
             window=settings.window,
         )
         said = f"model {one.name} {one.version} in {one.precision}: {one.gives}"

@@ -37,7 +37,7 @@ class WrongKind(Exception):
         kind, gives = {
             "classifier": ("a classifier", "scores, and embeddings of its encoder"),
             "encoder": ("an encoder without a classifier", "embeddings alone"),
-            "decoder": ("a decoder", "texts alone"),
+            "decoder": ("a decoder", "texts, and embeddings where torch computes it"),
         }[served.kind]
         super().__init__(f"{served.name} is {kind}: it gives {gives}.")
 
@@ -67,10 +67,6 @@ class Served:
         return self.kind == "classifier"
 
     @property
-    def embeds(self) -> bool:
-        return self.kind != "decoder"
-
-    @property
     def classifier(self) -> Classifier:
         """Raises WrongKind where there is none, as the other parts do."""
         if isinstance(self.model, Classifier):
@@ -84,7 +80,9 @@ class Served:
     @cached_property
     def embedder(self) -> Embedder:
         if isinstance(self.model, Generator):
-            raise WrongKind(self)
+            if self.model.engine.name != "torch":  # what else computes keeps its states to itself
+                raise WrongKind(self)
+            return Embedder.of_decoder(self.model.model, self.model.tokenizer, self.model.folder)
         return Embedder.of(self.model) if isinstance(self.model, Classifier) else self.model
 
     @property
@@ -134,6 +132,7 @@ def open_model(
     precision: Precision = "auto",
     *,
     engine: str = "torch",
+    provider: str = "cpu",
     window: Window = None,
 ) -> Served:
     """Load a run or a model folder and let it score once; UserError when it cannot be served.
@@ -141,22 +140,24 @@ def open_model(
     precision  auto: bf16 where this processor's products are faster in it, and float32 for
                decoders, which wait for memory and not for products
     engine     of decoders, by name
+    provider   of the onnx engine
     window     of decoders that fill masks; auto: by measurement
     """
     if not _NAME.fullmatch(name):
         raise UserError(f"{name!r} is no name for a model: letters of a to z, digits, . _ - alone.")
     try:
-        return _opened(where, name, precision, engine, window)
+        return _opened(where, name, precision, engine, provider, window)
     except OSError as error:
         raise UserError(f"{where} cannot be read: {error.strerror}.") from None
 
 
 def _opened(
-    where: str | Path, name: str, precision: Precision, engine: str, window: Window
+    where: str | Path, name: str, precision: Precision, engine: str, provider: str, window: Window
 ) -> Served:
     folder = model_folder(where).resolve()
     decodes = is_decoder(folder)
-    by = Engine(engine, "float32" if precision == "auto" else precision) if decodes else None
+    of_decoder = "float32" if precision == "auto" else precision
+    by = Engine(engine, of_decoder, provider) if decodes else None
     model: Classifier | Embedder | Generator
     with ThreadPoolExecutor() as beside:  # sums of files are computed beside other work
         before = beside.submit(content_version, folder, by)
@@ -224,7 +225,8 @@ class Models:
         return next((one for one in self.all if one.scores), self.default)
 
     def embedding(self) -> Served:
-        """The first encoder without a classifier, or else the first classifier's own."""
+        """The first encoder without a classifier, or else the first classifier's own, or else the
+        first decoder."""
         order = ("encoder", "classifier", "decoder")
         return min(self.all, key=lambda one: order.index(one.kind))
 

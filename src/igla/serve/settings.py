@@ -73,6 +73,7 @@ class Settings(Section):
         description="Arithmetic of the models; auto: by measurement. int4 is of decoders alone.",
     )
     engine: str = Field("torch", description="What computes decoders: torch, onnx, llamacpp.")
+    provider: str = Field("cpu", description="Of the onnx engine: cpu, cuda …")
     window: Annotated[int | Literal["auto"] | None, BeforeValidator(_window)] = Field(
         None,
         description="Positions that a decoder which fills masks decides at once; auto: by "
@@ -88,6 +89,14 @@ class Settings(Section):
     )
     limits: Limits = Limits()
     log: Log = Log()
+
+    @model_validator(mode="after")
+    def _of_its_engine(self) -> "Settings":
+        if self.provider != "cpu" and self.engine != "onnx":
+            raise ValueError(
+                f"the provider {self.provider} is of the onnx engine, not {self.engine}"
+            )
+        return self
 
 
 S = TypeVar("S", bound=Settings)

@@ -69,8 +69,6 @@ class TextEncoder:
         # A folder's own settings for cutting and padding would act behind the caller's back.
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        self._cutting = Tokenizer.from_str(tokenizer.to_str())
-        self._cutting.enable_truncation(max_length)
 
     @property
     def vocab_size(self) -> int:
@@ -108,6 +106,12 @@ class TextEncoder:
         for row, encoding in zip(long, cut, strict=True):
             ids[row] = np.array(encoding.ids, dtype=np.int32)
         return Encoded(ids, np.maximum(lengths - self.max_length, 0))
+
+    @cached_property
+    def _cutting(self) -> Tokenizer:
+        cutting = Tokenizer.from_str(self.tokenizer.to_str())
+        cutting.enable_truncation(self.max_length)
+        return cutting
 
     def pieces(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of texts as they are: whole, and without special tokens."""

@@ -99,8 +99,11 @@ async def info(request: Request) -> dict[str, Any]:
     """What is served, under that server's names."""
     service = service_of(request)
     served = service.models.default
-    limits, length = service.settings.limits, served.encoder.max_length
-    kind: dict[str, Any] = {"embedding": {"pooling": served.embedder.model.pooling}}
+    limits, length = service.settings.limits, served.embedder.encoder.max_length
+    pooling = served.embedder.model.pooling
+    kind: dict[str, Any] = {
+        "embedding": {"pooling": "last_token" if pooling == "last" else pooling}
+    }
     if served.scores:
         names = {str(index): name for index, name in enumerate(served.classes)}
         ids = {name: int(index) for index, name in names.items()}
