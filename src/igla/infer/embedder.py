@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -22,34 +22,38 @@ from igla.text.tokenizer import TextEncoder, load_tokenizer
 POOLING_FILE = "1_Pooling/config.json"
 
 
-class Embedder:
+Pooled = TypeVar("Pooled", bound=PooledEncoder | PooledDecoder)
+
+
+class Embedder(Generic[Pooled]):
     """A model that stands for a text by the mean of its tokens' states or by one token's, and its
     tokenizer."""
 
-    def __init__(self, model: PooledEncoder | PooledDecoder, encoder: TextEncoder):
-        self.model = model.eval()
+    def __init__(self, model: Pooled, encoder: TextEncoder):
+        model.eval()
+        self.model = model
         self.encoder = encoder
 
-    @classmethod
-    def load(cls, folder: Path) -> "Embedder":
+    @staticmethod
+    def load(folder: Path) -> "OfEncoder":
         """Open a folder of the BERT family, also one of sentence-transformers: its own pooling and
         its greatest length hold, else the mean and what the encoder has positions for."""
         prepare_to_answer()
         native()  # compiled now, if need be, and not with the first text
         body = load_encoder(folder)
         encoder = TextEncoder(load_tokenizer(folder), _greatest(folder, body.config.max_positions))
-        return cls(PooledEncoder(body, pooling_of(folder)), encoder)
+        return Embedder(PooledEncoder(body, pooling_of(folder)), encoder)
 
-    @classmethod
-    def of(cls, classifier: Classifier) -> "Embedder":
+    @staticmethod
+    def of(classifier: Classifier) -> "OfEncoder":
         """The mean of the states of a classifier's own encoder."""
-        return cls(PooledEncoder(classifier.model.encoder, "mean"), classifier.encoder)
+        return Embedder(PooledEncoder(classifier.model.encoder, "mean"), classifier.encoder)
 
-    @classmethod
-    def of_decoder(cls, decoder: Decoder, tokenizer: Tokenizer, folder: Path) -> "Embedder":
+    @staticmethod
+    def of_decoder(decoder: Decoder, tokenizer: Tokenizer, folder: Path) -> "OfDecoder":
         """What the states of a decoder stand for, by the folder that it came from, as in load."""
         length = _greatest(folder, decoder.config.max_positions)
-        return cls(PooledDecoder(decoder, pooling_of(folder)), TextEncoder(tokenizer, length))
+        return Embedder(PooledDecoder(decoder, pooling_of(folder)), TextEncoder(tokenizer, length))
 
     @property
     def width(self) -> int:
@@ -65,6 +69,10 @@ class Embedder:
         device = next(self.model.parameters()).device
         found = score(self.model, lengths, lambda rows: pack([ids[row] for row in rows]), device)
         return found.astype(np.float32)
+
+
+OfEncoder = Embedder[PooledEncoder]
+OfDecoder = Embedder[PooledDecoder]
 
 
 def pooling_of(folder: Path) -> Pooling:

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from igla.infer.embedder import Embedder, normalized
+from igla.infer.embedder import OfDecoder, OfEncoder, normalized
 from igla.serve.engine import Engine
 from igla.serve.tokens import Side, beside, whole
 
@@ -24,7 +24,12 @@ class Embedded:
 
 
 async def embed(
-    engine: Engine, embedder: Embedder, texts: Sequence[str], *, normalize: bool, cut: Side | None
+    engine: Engine,
+    embedder: OfEncoder | OfDecoder,
+    texts: Sequence[str],
+    *,
+    normalize: bool,
+    cut: Side | None,
 ) -> Embedded:
     """Embeddings of one or more texts.
 

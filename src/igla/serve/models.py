@@ -11,7 +11,7 @@ from typing import Literal
 
 from igla.errors import UserError
 from igla.infer.classifier import Classifier, model_folder
-from igla.infer.embedder import POOLING_FILE, Embedder
+from igla.infer.embedder import POOLING_FILE, Embedder, OfDecoder, OfEncoder
 from igla.infer.engines import Engine
 from igla.infer.generator import Generator, is_decoder
 from igla.infer.precision import compute_in, wanted
@@ -54,7 +54,7 @@ class Served:
     name: str
     version: str
     where: Path
-    model: Classifier | Embedder | Generator
+    model: Classifier | OfEncoder | Generator
 
     @property
     def kind(self) -> Kind:
@@ -78,7 +78,7 @@ class Served:
         return self.classifier.rule.classes
 
     @cached_property
-    def embedder(self) -> Embedder:
+    def embedder(self) -> OfEncoder | OfDecoder:
         if isinstance(self.model, Generator):
             if self.model.engine.name != "torch":  # what else computes keeps its states to itself
                 raise WrongKind(self)
@@ -158,7 +158,7 @@ def _opened(
     decodes = is_decoder(folder)
     of_decoder = "float32" if precision == "auto" else precision
     by = Engine(engine, of_decoder, provider) if decodes else None
-    model: Classifier | Embedder | Generator
+    model: Classifier | OfEncoder | Generator
     with ThreadPoolExecutor() as beside:  # sums of files are computed beside other work
         before = beside.submit(content_version, folder, by)
         _check(folder)
@@ -193,7 +193,7 @@ def _decoder(folder: Path, engine: Engine, window: Window) -> Generator:
     return generator
 
 
-def _prepared(model: Classifier | Embedder, precision: Precision) -> Classifier | Embedder:
+def _prepared(model: Classifier | OfEncoder, precision: Precision) -> Classifier | OfEncoder:
     compute_in(model.model, wanted(precision))
     model.model.requires_grad_(False)
     warm_up = model.logits if isinstance(model, Classifier) else model.embeddings
