@@ -1,7 +1,7 @@
 """Supervised fine-tuning four ways: all weights, LoRA, DoRA and QLoRA, on answers that can be
 checked, or on a file of conversations by their loss.
 
-    python benchmarks/sft.py [--base runs/base/model] [--train 2000] [--test 240] [--seeds 3]
+    python benchmarks/sft.py [--base runs/base/model] [--train 10000] [--test 240] [--seeds 3]
         [--methods full lora dora qlora] [--data talks.jsonl] [--output runs/sft] [KEY=VALUE]…
 
 Without --base a small decoder is first pretrained on texts of the same six kinds of tasks (none of
@@ -50,8 +50,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     arguments.add_argument("--base", type=Path)
-    arguments.add_argument("--texts", type=int, default=20_000, help="to pretrain a base on")
-    arguments.add_argument("--train", type=int, default=2000)
+    arguments.add_argument("--texts", type=int, default=100_000, help="to pretrain a base on")
+    arguments.add_argument("--train", type=int, default=10_000)
     arguments.add_argument("--test", type=int, default=240)
     arguments.add_argument("--data", type=Path, help="conversations, in place of made-up tasks")
     arguments.add_argument("--seeds", type=int, default=3)
@@ -87,7 +87,7 @@ def pretrained(output: Path, count: int) -> Path:
         # Another seed than that of the examples to tune on; nothing that is held out.
         plain = [f"{one.prompt}\n{one.answer}" for one in examples(0, count)]
         texts.write_text("\n\n".join(plain) + "\n", encoding="utf-8")
-    train(output / "base", [*PRETRAINING, f"corpus.sources={{tasks: {texts}}}", "train.epochs=3"])
+    train(output / "base", [*PRETRAINING, f"corpus.sources={{tasks: {texts}}}", "train.epochs=6"])
     return output / "base" / "model"
 
 

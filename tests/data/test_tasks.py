@@ -30,6 +30,11 @@ def test_no_prompt_is_trained_on_and_tested_with_whatever_the_seeds() -> None:
     assert len({one.prompt for one in examples(1, 600)}) == 600
 
 
+def test_there_are_no_more_than_there_are() -> None:
+    with pytest.raises(UserError, match="Of template there are not so many different prompts"):
+        examples(1, 150_000)
+
+
 def test_sums_sorting_and_counts_are_right() -> None:
     for one in by_kind("arithmetic"):
         left, sign, right = one.prompt.removeprefix("Compute ").removesuffix(".").split()

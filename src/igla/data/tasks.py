@@ -18,6 +18,8 @@ from igla.errors import UserError
 
 # One prompt of so many is held out.
 HELD_OUT = 10
+# So many draws in a row of one kind that bring nothing new, and it is used up.
+_TRIES = 10_000
 _NAMES = "Anna Boris Clara Denis Elena Felix Galina Hugo Irina Jakob Kira Leo Maria Nikita".split()
 _TOWNS = "Kazan Tver Omsk Perm Pskov Tomsk Sochi Tula Samara Ufa".split()
 _DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
@@ -71,15 +73,17 @@ def examples(seed: int, count: int, *, held_out: bool = False) -> list[Example]:
     found: list[Example] = []
     seen: set[str] = set()
     makers = list(KINDS.items())
-    attempts = 0
+    in_vain = 0
     while len(found) < count:
         kind, make = makers[len(found) % len(makers)]
-        attempts += 1
-        if attempts > 1000 * count + 1000:
-            raise UserError(f"There are not {count} different prompts of the kind {kind}.")
         prompt, answer = make(chance)
         if prompt in seen or is_held_out(prompt) != held_out:
+            in_vain += 1
+            if in_vain > _TRIES:
+                most = f"after {len(found):,} examples there are hardly any new ones"
+                raise UserError(f"Of {kind} there are not so many different prompts: {most}.")
             continue
+        in_vain = 0
         seen.add(prompt)
         found.append(Example(kind, prompt, answer))
     chance.shuffle(found)

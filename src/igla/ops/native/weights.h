@@ -72,9 +72,10 @@ struct Levels {
 };
 #endif
 
-// Each kind's 32 weights of a row from the k-th on.
+// Each kind's 32 weights of a row from the k-th on, which take so many bytes.
 struct Float32Rows {
   static constexpr bool kScaled = false;
+  static constexpr int64_t kBytes = 128;
   static void load(const Weights& w, int64_t row, int64_t inner, int64_t k, Floats& low,
                    Floats& high) {
     const float* at = (const float*)w.data + row * inner + k;
@@ -85,6 +86,7 @@ struct Float32Rows {
 
 struct Bf16Rows {
   static constexpr bool kScaled = false;
+  static constexpr int64_t kBytes = 64;
   static void load(const Weights& w, int64_t row, int64_t inner, int64_t k, Floats& low,
                    Floats& high) {
     const uint16_t* at = (const uint16_t*)w.data + row * inner + k;
@@ -95,6 +97,7 @@ struct Bf16Rows {
 
 struct Int8Rows {
   static constexpr bool kScaled = true;
+  static constexpr int64_t kBytes = 32;
   static void load(const Weights& w, int64_t row, int64_t inner, int64_t k, Floats& low,
                    Floats& high) {
     const int8_t* at = (const int8_t*)w.data + row * inner + k;
@@ -105,6 +108,7 @@ struct Int8Rows {
 
 struct Int4Rows {
   static constexpr bool kScaled = false;
+  static constexpr int64_t kBytes = 16;
   static void load(const Weights& w, int64_t row, int64_t inner, int64_t k, Floats& low,
                    Floats& high) {
     // Of a number without a sign: to divide one with a sign takes several steps, which cost as much
@@ -131,21 +135,35 @@ inline float sum_of(Floats x) {
 #endif
 }
 
+// Have the 32 weights of a row from the k-th on brought near. Where several rows of x are computed
+// at once the processor's own prefetching falls behind: products of 8 rows took twice as long.
+template <class Rows>
+inline void fetch(const Weights& w, int64_t row, int64_t inner, int64_t k) {
+  const char* at = (const char*)w.data + (row * inner + k) / kStep * Rows::kBytes;
+  __builtin_prefetch(at);
+  if (Rows::kBytes > 64) __builtin_prefetch(at + 64);
+}
+
 // y[s][c] (+)= x[s] · w[c] + bias for R columns from `column` on and S rows.
 template <class Rows, int R, int S>
 inline void weight_tile(const Weights& w, int64_t column, const float* x, int64_t inner, float* y,
                         int64_t stride, bool add) {
   Floats sums[R][S] = {};
   for (int64_t k = 0; k < inner; k += kStep) {
+    Floats low[R], high[R];
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
-      Floats low, high;
-      Rows::load(w, column + r, inner, k, low, high);
+      Rows::load(w, column + r, inner, k, low[r], high[r]);
+      fetch<Rows>(w, column + R + r, inner, k);  // of the next tile
+    }
 #pragma GCC unroll 8
-      for (int s = 0; s < S; s++) {
-        sums[r][s] += low * *(const Floats*)(x + s * inner + k);
-        sums[r][s] += high * *(const Floats*)(x + s * inner + k + 16);
-      }
+    for (int s = 0; s < S; s++) {
+      Floats left = *(const Floats*)(x + s * inner + k);
+      Floats right = *(const Floats*)(x + s * inner + k + 16);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; r++) sums[r][s] += low[r] * left;
+#pragma GCC unroll 8
+      for (int r = 0; r < R; r++) sums[r][s] += high[r] * right;
     }
   }
   for (int r = 0; r < R; r++)
@@ -163,7 +181,7 @@ inline void weight_tile(const Weights& w, int64_t column, const float* x, int64_
 template <class Rows, int S>
 inline void weight_rows(const Weights& w, int64_t first, int64_t last, const float* x,
                         int64_t inner, float* y, int64_t stride, bool add) {
-  constexpr int R = S <= 2 ? 8 : 4;
+  constexpr int R = S <= 2 ? 8 : S <= 6 ? 4 : 2;  // sums of a tile stay in registers
   int64_t column = first;
   for (; column + R <= last; column += R)
     weight_tile<Rows, R, S>(w, column, x, inner, y, stride, add);
@@ -174,11 +192,11 @@ template <class Rows>
 inline void weight_product(const Weights& w, int64_t first, int64_t last, const float* x,
                            int64_t rows, int64_t inner, float* y, int64_t stride, bool add) {
   // So many columns at a time that they stay in the first cache for all rows.
-  int64_t width = rows <= 6 ? last - first : std::max<int64_t>(8, 8192 / inner / 8 * 8);
+  int64_t width = rows <= 8 ? last - first : std::max<int64_t>(8, 8192 / inner / 8 * 8);
   for (int64_t begin = first; begin < last; begin += width) {
     int64_t end = std::min(last, begin + width), s = 0;
-    for (; s + 6 <= rows; s += 6)
-      weight_rows<Rows, 6>(w, begin, end, x + s * inner, inner, y + s * stride, stride, add);
+    for (; s + 8 <= rows; s += 8)
+      weight_rows<Rows, 8>(w, begin, end, x + s * inner, inner, y + s * stride, stride, add);
     const float* at = x + s * inner;
     float* to = y + s * stride;
     switch (rows - s) {
@@ -196,6 +214,12 @@ inline void weight_product(const Weights& w, int64_t first, int64_t last, const 
         break;
       case 5:
         weight_rows<Rows, 5>(w, begin, end, at, inner, to, stride, add);
+        break;
+      case 6:
+        weight_rows<Rows, 6>(w, begin, end, at, inner, to, stride, add);
+        break;
+      case 7:
+        weight_rows<Rows, 7>(w, begin, end, at, inner, to, stride, add);
         break;
     }
   }
