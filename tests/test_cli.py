@@ -1,6 +1,7 @@
 """The command line: what people type, mistype and hand to it by mistake."""
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -118,6 +119,14 @@ def test_mistyped_commands_get_one_sentence_and_status_2(
 def test_an_unknown_option_is_status_2(igla: Igla) -> None:
     status, _, err = igla("train", "--epoch", "3")
     assert status == 2 and "--epoch" in err
+
+
+def test_a_model_for_which_there_is_no_memory_is_one_sentence(igla: Igla) -> None:
+    corpus = write("texts.txt", "\n\n".join(f"Слово {index} и ещё одно." for index in range(200)))
+    size = ["model.hidden_size=67108864", "model.heads=1", "model.intermediate_size=64"]
+    status, _, said = igla("train", "--corpus", corpus, "objective.task=causal_lm", *size)
+    assert status == 2
+    assert re.search(r"igla: There is not enough memory: [\d,.]+ GiB at once were asked", said)
 
 
 @pytest.mark.parametrize("place", [0, 1, 3])

@@ -163,6 +163,23 @@ def test_of_a_sure_model_every_pass_gives_a_window(first: First) -> None:
     assert stats.cache_efficiency(160) == pytest.approx(0.5, rel=0.1)
 
 
+def test_a_window_reaches_twice_as_far_as_was_sure_before() -> None:
+    target = target_of(200)
+    rows = {}
+    for name, sure in (("never", False), ("always", True)):
+        backend = SimulatedBackend(VOCAB, distribution=oracle(target, lambda _, sure=sure: sure))
+        for adapts in (True, False):
+            stats = WedlmStats()
+            decoding = Wedlm(MASK, window=8, adapts=adapts, stats=stats)
+            (found,) = decide(Scheduler(backend), [target[:4]], [decoding], max_tokens=160)
+            assert found == target[4:164]
+            rows[name, adapts] = stats.rows / stats.passes
+    # Each pass reads the last token and, since the first place needs none, a mask.
+    assert rows["never", True] == pytest.approx(2, abs=0.1)
+    assert rows["never", False] > 7
+    assert rows["always", True] == rows["always", False]
+
+
 def test_the_confidence_is_that_of_the_model_and_not_of_the_temperature() -> None:
     target = target_of(60)
     passes = []

@@ -16,14 +16,20 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from igla.adapt import (
     AdapterConfig,
     Target,
+    activate,
     adapter_names,
     attach,
     chosen,
+    detach,
+    inactive,
     load_adapter,
+    merge,
     save_adapter,
     targets_of,
 )
 from igla.adapt.base import Base, digest_of
+from igla.adapt.targets import adapted
+from igla.adapt.whole import with_variants
 from igla.data.batch import pack
 from igla.errors import UserError
 from igla.infer.engines import Engine
@@ -302,18 +308,51 @@ def test_an_adapter_that_does_not_fit_is_refused_in_a_sentence(
     assert all(torch.equal(value, before[name]) for name, value in after.items())
 
 
-def test_adapters_are_loaded_beside_each_other_unless_they_bring_whole_layers(saved: Path) -> None:
-    ours = load_classifier(saved / "base").model
+def test_adapters_with_heads_of_their_own_are_switched_as_peft_switches_them(
+    tmp_path: Path,
+) -> None:
+    theirs = randomised(ENCODERS["bert"]())
+    theirs.save_pretrained(tmp_path / "base")
+    ours, bare = (load_classifier(tmp_path / "base").model for _ in range(2))
     targets = targets_of(ours, "bert")
-    attach(ours, targets, AdapterConfig(targets=("query",)), "first")
-    with pytest.raises(UserError, match="brings classifier as a whole: it cannot stand beside"):
-        load_adapter(ours, targets, saved / "adapter", base(saved / "base"), "second")
-    theirs = saved / "plain"
-    theirs.mkdir()
-    config = AdapterConfig(targets=("query",))
-    save_adapter(theirs, ours, targets, config, base(saved / "base"), "first")
-    load_adapter(ours, targets, theirs, base(saved / "base"), "second")
+    for name in ("first", "second"):
+        learned = load_classifier(tmp_path / "base").model
+        config = AdapterConfig(targets=("query",), whole=("classifier",))
+        attach(learned, targets, config)
+        with torch.no_grad():
+            for parameter in (learned.output.weight, learned.output.bias):
+                parameter.add_(torch.randn_like(parameter))
+            for layer in adapted(learned).values():
+                for parameter in layer.adapter.parameters():
+                    parameter.add_(torch.randn_like(parameter))
+        (tmp_path / name).mkdir()
+        save_adapter(tmp_path / name, learned, targets, config, base(tmp_path / "base"))
+        load_adapter(ours, targets, tmp_path / name, base(tmp_path / "base"), name)
     assert adapter_names(ours) == ["first", "second"]
+    peft_model = peft.PeftModel.from_pretrained(theirs, tmp_path / "first", "first")
+    peft_model.load_adapter(tmp_path / "second", "second")
+    for name in ("first", "second", "first"):
+        activate(ours, [name])
+        peft_model.set_adapter(name)
+        torch.testing.assert_close(our_logits(ours), their_logits(peft_model), rtol=0, atol=1e-5)
+        with inactive(ours):
+            assert torch.equal(our_logits(ours), our_logits(bare))
+        (tmp_path / "again").mkdir(exist_ok=True)
+        other = {"first": "second", "second": "first"}[name]
+        base_of, config = base(tmp_path / "base"), AdapterConfig(whole=("classifier",))
+        save_adapter(tmp_path / "again", ours, targets, config, base_of, other)
+        saved, again = (tmp_path / one / "adapter_model.safetensors" for one in (other, "again"))
+        assert all(torch.equal(a, load_file(again)[key]) for key, a in load_file(saved).items())
+    with pytest.raises(UserError, match="'first' and 'second' both bring output as a whole"):
+        activate(ours, ["first", "second"])
+    detach(ours, "first")
+    assert torch.equal(our_logits(ours), our_logits(bare))
+    activate(ours, ["second"])
+    merge(ours)
+    detach(ours)
+    assert not with_variants(ours)
+    peft_model.set_adapter("second")
+    torch.testing.assert_close(our_logits(ours), their_logits(peft_model), rtol=0, atol=1e-5)
 
 
 @pytest.fixture

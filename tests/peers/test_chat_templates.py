@@ -37,6 +37,28 @@ TEMPLATES = {
 }
 
 
+def test_tools_are_written_as_transformers_writes_them(tmp_path: Path) -> None:
+    template = (
+        "{%- if tools %}Tools:{% for tool in tools %} {{ tool | tojson }}{% endfor %}{% endif -%}"
+        "{%- for message in messages -%}{{ message.role }}: {{ message.content or '' }}"
+        "{%- for call in message.tool_calls or [] %} call {{ call.function | tojson }}"
+        "{% endfor %}\n{% endfor -%}"
+    )
+    tokenizer = train_tokenizer("byte_bpe", ["a b"], vocab_size=300, lowercase=False)
+    save_tokenizer(tmp_path, TextEncoder(tokenizer, 512))
+    (tmp_path / "chat_template.jinja").write_text(template, encoding="utf-8")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    schema = {"name": "look", "description": "Looks <up>", "parameters": {"type": "object"}}
+    tools = [{"type": "function", "function": schema}]
+    call = {"type": "function", "function": {"name": "look", "arguments": {"for": "кот"}}}
+    talk = [*TALK[:1], {"role": "assistant", "content": None, "tool_calls": [call]}]
+    ours = ChatTemplate.of_folder(tmp_path)
+    assert ours is not None
+    for given in (tools, None):
+        expected = theirs.apply_chat_template(talk, tools=given, tokenize=False)
+        assert ours.render(talk, given) == expected
+
+
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_text_tokens_and_what_is_learned_are_those_of_transformers(
     name: str, tmp_path: Path
@@ -57,7 +79,7 @@ def test_text_tokens_and_what_is_learned_are_those_of_transformers(
     found = theirs.apply_chat_template(
         TALK, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
     )
-    (turns,) = encode_turns([TALK], ours, tokenizer)
+    (turns,) = encode_turns([(TALK, None)], ours, tokenizer)
     assert isinstance(turns, Turns) and turns.torn == 0
     assert turns.ids.tolist() == found["input_ids"]
     assert turns.learned.tolist() == [bool(one) for one in found["assistant_masks"]]

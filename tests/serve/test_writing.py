@@ -30,6 +30,7 @@ from igla.infer.sampling import Sampling
 from igla.infer.text_stream import TextStream
 from igla.model.decoder import Decoder, DecoderConfig, save_decoder
 from igla.serve.command import serve as serve_models
+from igla.serve.engine import Full
 from igla.serve.generation import GenerationEngine
 from igla.serve.keys import add_key
 from igla.serve.models import WrongKind, open_model
@@ -447,6 +448,28 @@ def test_a_decoder_that_nobody_holds_is_gone_while_the_engine_waits(decoder: Pat
             if gone() is None:
                 break
         assert gone() is None
+        await engine.close()
+
+    asyncio.run(check())
+
+
+def test_what_is_longer_than_expected_is_written_to_its_end(decoder: Path) -> None:
+    async def check() -> None:
+        engine = GenerationEngine(300, 512, lambda done: None)
+        engine.start()
+        generator = Generator.load(decoder)
+        sampling = Sampling(logit_bias={0: -100.0})  # it never ends by itself
+        prompt = generator.prompt("кот")
+
+        async def length(expected: int) -> int:
+            order = Order(prompt, [Autoregressive(sampling)], 200, expected=expected)
+            async with aclosing(write(engine, generator, order)) as pieces:
+                return sum([len(piece.tokens) async for piece in pieces])
+
+        assert await asyncio.gather(*(length(50) for _ in range(4))) == [200] * 4
+        assert engine.waiting_tokens == 0
+        refused = await asyncio.gather(*(length(200) for _ in range(2)), return_exceptions=True)
+        assert {type(one) for one in refused} == {int, Full}
         await engine.close()
 
     asyncio.run(check())

@@ -52,7 +52,7 @@ def test_the_assistants_turns_are_found_exactly(source: str) -> None:
 def test_the_tokens_that_are_learned_are_those_of_the_assistant(
     source: str, tokenizer: Tokenizer
 ) -> None:
-    (turns,) = encode_turns([TALK], ChatTemplate(source), tokenizer)
+    (turns,) = encode_turns([(TALK, None)], ChatTemplate(source), tokenizer)
     assert isinstance(turns, Turns) and turns.torn == 0
     learned = tokenizer.decode(turns.ids[turns.learned].tolist(), skip_special_tokens=False)
     assert learned == "4<|im_end|>6 и 1 🦓 <b><|im_end|>"
@@ -66,7 +66,7 @@ def test_the_tokens_that_are_learned_are_those_of_the_assistant(
 def test_a_token_across_a_border_is_counted_and_not_learned() -> None:
     tokenizer = train_tokenizer("byte_bpe", ["abab abab"] * 9, vocab_size=280, lowercase=False)
     source = "a{% generation %}bab{% endgeneration %}"
-    (turns,) = encode_turns([TALK], ChatTemplate(source), tokenizer)
+    (turns,) = encode_turns([(TALK, None)], ChatTemplate(source), tokenizer)
     assert isinstance(turns, Turns) and turns.torn == 1 and not turns.learned.all()
 
 
@@ -89,7 +89,7 @@ def test_a_template_that_fails_is_named_and_nothing_is_reached_from_it(
 ) -> None:
     with pytest.raises(UserError, match=said):
         ChatTemplate(source).render(TALK)
-    (why,) = encode_turns([TALK], ChatTemplate(source), tokenizer)
+    (why,) = encode_turns([(TALK, None)], ChatTemplate(source), tokenizer)
     assert isinstance(why, str) and said[:20] in why
 
 

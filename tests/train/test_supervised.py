@@ -184,6 +184,48 @@ def test_fields_that_the_template_does_not_read_are_counted(
     assert "<" not in first and "<n>" in second
 
 
+WITH_TOOLS = (
+    "{% for tool in tools or [] %}{{ tool | tojson }} {% endfor %}{% for m in messages %}"
+    "{% if m.role == 'assistant' %}{% generation %}{{ m.content or '' }}"
+    "{{ m.tool_calls | tojson if m.tool_calls }}{% endgeneration %}{% else %}{{ m.content }} "
+    "{% endif %}{% endfor %}"
+)
+
+
+def test_tools_and_their_calls_go_to_the_template(encoder: TextEncoder, tmp_path: Path) -> None:
+    encoder = TextEncoder(encoder.tokenizer, 400)
+    tool = {"name": "f", "parameters": {"x": {"type": "int"}}}
+    call = {"name": "f", "arguments": {"x": 3}}
+    talk = [asked(3)[0], {"role": "assistant", "content": None, "tool_calls": [call]}]
+    other = {"name": "g", "parameters": {"y": {"type": "str"}}}
+    rows = [{"messages": talk, "tools": [tool]}, {"messages": asked(4), "tools": [other]}]
+    rows += [{"messages": asked(5)}]
+    found = read(write(tmp_path / "rows.jsonl", rows), encoder, template=WITH_TOOLS)
+    first, second, third = map(encoder.tokenizer.decode, found.store.sequences(np.arange(3)))
+    assert first == f"{json.dumps(tool)} {talk[0]['content']} {json.dumps([call])}"
+    assert second.startswith(json.dumps(other)) and not third.startswith("{")
+    learned = encoder.tokenizer.decode(found.store.tokens[found.learned].tolist())
+    assert learned.startswith(json.dumps([call])) and "parameters" not in learned
+    told = [{**row, "tools": json.dumps(row["tools"])} for row in rows[:2]]
+    same = read(write(tmp_path / "told.jsonl", told), encoder, template=WITH_TOOLS)
+    assert encoder.tokenizer.decode(same.store.sequences(np.arange(1))[0]) == first
+
+
+def test_a_call_that_the_template_would_leave_out_is_refused(
+    encoder: TextEncoder, tmp_path: Path
+) -> None:
+    calls = [asked(3)[0], {"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]}]
+    path = write(tmp_path / "rows.jsonl", [{"messages": calls}])
+    with pytest.raises(UserError, match="row 1: a turn calls a tool, and the chat template reads"):
+        read(path, encoder)
+    rows = [{"messages": asked(3), "tools": one} for one in ('{"name": "f"}', "f(x)")]
+    with pytest.raises(UserError, match="2 of 2 .*, row 1: its tools are no list, and no JSON"):
+        read(write(tmp_path / "tools.jsonl", rows), encoder)
+    path = write(tmp_path / "unread.jsonl", [{"messages": asked(3), "tools": ["f"]}])
+    lines = [decision.said for decision in read(path, encoder).decisions]
+    assert "the chat template does not read 'tools': 1 conversations have it" in lines
+
+
 @pytest.mark.parametrize(
     ("row", "why"),
     [

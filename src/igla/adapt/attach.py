@@ -17,6 +17,7 @@ from igla.adapt.lowrank import (
     start_down,
 )
 from igla.adapt.targets import Target, adapted, chosen
+from igla.adapt.whole import bring, drop, refuse_both, show, values_of, with_variants
 from igla.errors import UserError
 from igla.model.parts import Embedding, Linear
 
@@ -43,9 +44,11 @@ def attach(
     if "." in name:
         raise UserError(f"An adapter's name has no dots, as '{name}' has.")
     modules = dict(model.named_modules())
-    whole = {target.name for target in chosen(targets, config.whole, "adapt.whole")}
+    whole = chosen(targets, config.whole, "adapt.whole")
+    for module in {piece.module for target in whole for piece in target.pieces}:
+        bring(modules[module], name, values_of(modules[module], None))
     for target in chosen(targets, config.targets, "adapt.targets"):
-        if target.name in whole:
+        if target in whole:
             continue  # as in PEFT: what is trained itself needs nothing beside it
         layers = [cast(Any, modules[piece.module]) for piece in target.pieces]
         if isinstance(layers[0], Embedding):
@@ -93,14 +96,16 @@ def _attach_rows(table: Embedding, target: Target, config: AdapterConfig, name: 
 
 def adapter_names(model: nn.Module) -> list[str]:
     """The adapters that a model has."""
-    found = (layer.adapter.named for layer in adapted(model).values())
-    return list(dict.fromkeys(name for named in found for name in named))
+    found = [[*layer.adapter.named] for layer in adapted(model).values()]
+    found += [[*layer.variants.kept] for layer in with_variants(model).values()]
+    return list(dict.fromkeys(name for names in found for name in names if name is not None))
 
 
 def activate(model: nn.Module, names: Sequence[str]) -> None:
     """Let these adapters count together from now on, and no others; none: the model alone.
 
-    UserError for an unknown name, for a DoRA beside another, and while adapters are merged.
+    UserError for an unknown name, for a DoRA beside another, for two that bring the same layer as a
+    whole, and while adapters are merged.
     """
     known = adapter_names(model)
     for name in names:
@@ -117,6 +122,8 @@ def activate(model: nn.Module, names: Sequence[str]) -> None:
     )
     if magnitudes and len(names) > 1:
         raise UserError("A DoRA sets the length of weights: it cannot count beside another.")
+    refuse_both(model, names)
+    show(with_variants(model).values(), names)
     for layer in layers:
         layer.adapter.active = tuple(name for name in names if name in layer.adapter.named)
 
@@ -133,8 +140,8 @@ def _are_merged(model: nn.Module) -> bool:
 
 @contextmanager
 def inactive(model: nn.Module) -> Iterator[None]:
-    """The model without its adapters inside the block, merged ones included; layers that were
-    trained whole stay as they have become."""
+    """The model without its adapters inside the block, merged ones and layers that they bring as a
+    whole included."""
     if _are_merged(model):
         unmerge(model)
         try:
@@ -144,17 +151,22 @@ def inactive(model: nn.Module) -> Iterator[None]:
             merge(model)
         return
     before = [(layer.adapter, layer.adapter.active) for layer in adapted(model).values()]
+    whole = [(layer, layer.variants.shown) for layer in with_variants(model).values()]
     for adapters, _ in before:
         adapters.active = ()
+    show([layer for layer, _ in whole], ())
     try:
         yield
     finally:
+        for layer, name in whole:
+            show([layer], () if name is None else (name,))
         for adapters, active in before:
             adapters.active = active
 
 
 def detach(model: nn.Module, name: str | None = None) -> None:
-    """Remove an adapter, or all of them, and then weights that were merged stay so.
+    """Remove an adapter, or all of them, and then weights that were merged and layers that were
+    brought as a whole stay as they are.
 
     UserError for one of them while adapters are merged.
     """
@@ -168,6 +180,11 @@ def detach(model: nn.Module, name: str | None = None) -> None:
             adapters.active = tuple(one for one in adapters.active if one != name)
         if name is None or not adapters.named:
             layer.adapter = None
+    for layer in with_variants(model).values():
+        if name is None:
+            layer.variants = None
+        else:
+            drop(layer, name)
 
 
 @torch.no_grad()

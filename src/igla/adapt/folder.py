@@ -23,6 +23,7 @@ from igla.adapt.base import Base
 from igla.adapt.config import AdapterConfig
 from igla.adapt.lowrank import LowRank, LowRankRows
 from igla.adapt.targets import Target, chosen, endings
+from igla.adapt.whole import Values, bring, values_of
 from igla.errors import UserError
 from igla.model.folder import read_json
 from igla.model.parts import Embedding
@@ -74,7 +75,8 @@ def save_adapter(
             tensors |= {f"{_PREFIX}{target.name}.{kind}": one for kind, one in parts.items()}
     for target in whole:
         tensors |= {
-            f"{_PREFIX}{target.name}.{kind}": value for kind, value in _own(modules, target).items()
+            f"{_PREFIX}{target.name}.{kind}": value
+            for kind, value in _own(modules, target, name).items()
         }
     alpha = int(config.alpha) if config.alpha == int(config.alpha) else config.alpha
     content = {
@@ -121,19 +123,12 @@ def load_adapter(
     base  what the model is; an adapter that was made for another one is refused
 
     Raises UserError for what is missing, damaged, not supported, or does not fit the model, which
-    then is as it was; for layers trained whole beside another adapter, as a layer can be only one
-    of them; and while adapters are merged.
+    then is as it was; and while adapters are merged.
     """
     refuse_merged(model)
-    others = adapter_names(model)
-    if name in others:
+    if name in adapter_names(model):
         raise UserError(f"The model has an adapter '{name}' already.")
     content, config = read_json(folder / CONFIG), read_config(folder)
-    if others and config.whole:
-        raise UserError(
-            f"{folder} brings {', '.join(config.whole)} as a whole: "
-            f"it cannot stand beside the adapter '{others[0]}'."
-        )
     with _opened(folder) as file:
         theirs = Base.of_adapter(content, file.metadata() or {})
         theirs.check(base, str(folder))
@@ -148,13 +143,15 @@ def load_adapter(
         )
     for change in reading.changes:
         change()
+    for module, values in reading.whole.items():
+        bring(reading.modules[module], name, values)
     activate(model, [name])
     return config
 
 
 class _Reading:
     """The tensors of an adapter, on their way into a model; `changes` is what is to be done to it
-    once it is known that all of them fit."""
+    once it is known that all of them fit, `whole` what layers are under the adapter."""
 
     def __init__(
         self,
@@ -170,9 +167,10 @@ class _Reading:
         self.folder = folder
         self.base = base
         self.changes: list[Callable[[], object]] = []
+        self.whole: dict[str, Values] = {}
 
     def take(self, target: Target, name: str) -> None:
-        """Attach what there is for a target, and put in its place what was trained whole."""
+        """Attach what there is for a target, or take it as a whole."""
         layers = [self.modules[piece.module] for piece in target.pieces]
         rows = sum(piece.rows for piece in target.pieces)
         if isinstance(layers[0], Embedding):
@@ -223,9 +221,10 @@ class _Reading:
             value = self._needed(target, kind, shape[::-1] if target.transposed else shape)
             value = value.t() if target.transposed and value.ndim == 2 else value
             for piece in target.pieces:
-                own = getattr(self.modules[piece.module], kind).detach()
-                rows_of = own[piece.start : piece.start + piece.rows]
-                self.changes.append(partial(rows_of.copy_, value[begun : begun + piece.rows]))
+                if piece.module not in self.whole:
+                    self.whole[piece.module] = values_of(self.modules[piece.module], None)
+                rows_of = self.whole[piece.module][kind][piece.start : piece.start + piece.rows]
+                rows_of.copy_(value[begun : begun + piece.rows])
                 begun += piece.rows
 
     def _compare_base(self, target: Target, table: Embedding) -> None:
@@ -283,18 +282,14 @@ def _parts(modules: Mapping[str, nn.Module], target: Target, name: str) -> dict[
     return tensors
 
 
-def _own(modules: Mapping[str, nn.Module], target: Target) -> dict[str, Tensor]:
-    """The weight, and the bias if there is one, of a target."""
+def _own(modules: Mapping[str, nn.Module], target: Target, name: str) -> Values:
+    """The weight, and the bias if there is one, of a target that an adapter brings as a whole."""
+    pieces = [(piece, values_of(modules[piece.module], name)) for piece in target.pieces]
     found = {}
-    for kind in ("weight", "bias"):
-        values = [
-            getattr(modules[piece.module], kind)[piece.start : piece.start + piece.rows]
-            for piece in target.pieces
-            if getattr(modules[piece.module], kind, None) is not None
-        ]
-        if values:
-            whole = torch.cat(values)
-            found[kind] = whole.t() if target.transposed and whole.ndim == 2 else whole
+    for kind in pieces[0][1]:
+        rows = [values[kind][piece.start : piece.start + piece.rows] for piece, values in pieces]
+        whole = torch.cat(rows)
+        found[kind] = whole.t() if target.transposed and whole.ndim == 2 else whole
     return found
 
 

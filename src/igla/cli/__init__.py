@@ -1,5 +1,6 @@
 """The command line: parse, call, print. Nothing heavy is imported before a command needs it."""
 
+import re
 import sys
 from typing import Annotated
 
@@ -69,7 +70,22 @@ def main() -> None:
     except OSError as error:
         _fail(f"{error.filename or 'I/O'}: {error.strerror}.", 2)
     except Exception as error:
+        if asked := _memory_asked(error):
+            _fail(f"There is not enough memory: {asked}.", 2)
         _fail(f"{type(error).__name__}: {error} (igla --debug … shows where)", 1)
+
+
+def _memory_asked(error: Exception) -> str | None:
+    """How much memory was asked for in vain; None where an error is of something else. torch's is
+    a RuntimeError, which its text alone tells from others."""
+    if isinstance(error, MemoryError):
+        return "more was asked for than there is"
+    found = re.search(r"tried to allocate ([\d.]+) (bytes|[KMGT]iB)", str(error))
+    if found is None:
+        return None
+    number, unit = found.groups()
+    size = f"{float(number) / 2**30:,.1f} GiB" if unit == "bytes" else f"{number} {unit}"
+    return f"{size} at once were asked for"
 
 
 def _fail(sentence: str, status: int) -> None:

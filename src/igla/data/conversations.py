@@ -19,7 +19,7 @@ from igla.data.store import TokenStore
 from igla.errors import UserError
 from igla.recipe import DataRecipe
 from igla.text.chat import encode_turns, fault_of
-from igla.text.template import ChatTemplate
+from igla.text.template import ChatTemplate, Tools
 from igla.text.tokenizer import TextEncoder
 
 Row = Mapping[str, Any]
@@ -81,7 +81,8 @@ def load_conversations(
         for chunk in source.chunks():
             read = _reader(chunk.table.schema.names, columns, str(chunk.file))
             for row, values in enumerate(chunk.table.to_pylist(), start=chunk.first_row):
-                reading.take(read(values), f"{chunk.file}, row {row}", part)
+                where_it_is = f"{chunk.file}, row {row}"
+                reading.take(read(values), values.get("tools"), where_it_is, part)
     reading.flush()
     settings = [recipe.model_dump_json(exclude={"source", "validation", "test"}), seed, prints]
     settings += [template.source, encoder.max_length, encoder.tokenizer.to_str()]
@@ -97,7 +98,7 @@ class _Reading:
         self.encoder = encoder
         self.seed = seed
         self.share = share
-        self.waiting: list[tuple[Messages, str, int]] = []
+        self.waiting: list[tuple[Messages, Tools, str, int]] = []
         self.faults: Counter[str] = Counter()
         self.first: dict[str, str] = {}
         self.ids: list[np.ndarray] = []
@@ -108,17 +109,27 @@ class _Reading:
         self.unread: Counter[str] = Counter()
         self.ends: Counter[int] = Counter()
 
-    def take(self, messages: Any, where: str, part: int | None) -> None:
+    def take(self, messages: Any, tools: Any, where: str, part: int | None) -> None:
         """part  of the conversation; None: by its first message, a share of them to validate on"""
         self.read += 1
-        if why := fault_of(messages):
+        why = fault_of(messages)
+        try:
+            tools = _tools(tools)
+        except ValueError:
+            why = why or "its tools are no list, and no JSON of one"
+        if why:
             self._fault(why, where)
             return
         fields = {name for message in messages for name in message} - {"role", "content"}
-        self.unread.update(name for name in fields if name not in self.template.source)
+        fields |= {"tools"} if tools else set()
+        unread = {name for name in fields if name not in self.template.source}
+        if "tool_calls" in unread and any(one["content"] is None for one in messages):
+            self._fault("a turn calls a tool, and the chat template reads no tool_calls", where)
+            return
+        self.unread.update(unread)
         if part is None:
             part = self._part(messages)
-        self.waiting.append((messages, where, part))
+        self.waiting.append((messages, tools, where, part))
         if len(self.waiting) >= _AT_ONCE:
             self.flush()
 
@@ -126,9 +137,11 @@ class _Reading:
         """Tokenize what waits."""
         waiting, self.waiting = self.waiting, []
         found = encode_turns(
-            [messages for messages, _, _ in waiting], self.template, self.encoder.tokenizer
+            [(messages, tools) for messages, tools, _, _ in waiting],
+            self.template,
+            self.encoder.tokenizer,
         )
-        for turns, (_, where, part) in zip(found, waiting, strict=True):
+        for turns, (_, _, where, part) in zip(found, waiting, strict=True):
             if isinstance(turns, str):
                 self._fault(turns, where)
                 continue
@@ -208,7 +221,8 @@ class _Reading:
     def _part(self, messages: Messages) -> int:
         asked = next((one for one in messages if one["role"] == "user"), messages[0])
         salt = self.seed.to_bytes(8, "little")
-        digest = hashlib.blake2b(asked["content"].encode(), digest_size=8, salt=salt).digest()
+        said = str(asked["content"]).encode()
+        digest = hashlib.blake2b(said, digest_size=8, salt=salt).digest()
         return VALIDATION if int.from_bytes(digest, "little") / 2**64 < self.share else TRAIN
 
 
@@ -245,12 +259,26 @@ def _messages(row: Row) -> Messages | None:
 
 
 def _said(found: list[Any]) -> Messages:
-    """Messages with the fields that they have: what a row does not say, Arrow has as null, since
-    others do."""
-    return [
-        {key: value for key, value in one.items() if value is not None or key == "content"}
-        for one in map(_fields, found)
-    ]
+    """Messages with the fields that they have."""
+    return [{"content": None} | _without_nulls(one) for one in map(_fields, found)]
+
+
+def _without_nulls(value: Any) -> Any:
+    """What a row does not say, Arrow has as null, since others do."""
+    if isinstance(value, list):
+        return [_without_nulls(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _without_nulls(one) for key, one in value.items() if one is not None}
+    return value
+
+
+def _tools(given: Any) -> Tools:
+    """A row's tools, which may be told as JSON, as Arrow gives all of a column the same fields;
+    ValueError where they are no list."""
+    found = json.loads(given) if isinstance(given, str) and given.strip() else given
+    if found and not isinstance(found, list):
+        raise ValueError
+    return _without_nulls(found) or None
 
 
 def _shared(row: Row) -> Messages | None:

@@ -130,6 +130,9 @@ class Wedlm:
     islands   whether tokens behind a gap are filled. Without them all rows go on from the text in
               ascending order, which is what an engine needs that masks by position (see
               Backend.scratch)
+    adapts    whether as many positions are decided at once as pays: twice as many as were filled in
+              the pass before, two at least. A row costs where it is not filled. False: W always,
+              as in the paper
     logprobs  as in Autoregressive
     stats     to be counted in
     """
@@ -143,6 +146,7 @@ class Wedlm:
         rule: DistancePenalty = DistancePenalty(),
         first: First = "causal",
         islands: bool = True,
+        adapts: bool = True,
         logprobs: int | None = None,
         stats: WedlmStats | None = None,
     ):
@@ -153,6 +157,8 @@ class Wedlm:
         self._rule = rule
         self._first = first
         self._islands = islands
+        self._adapts = adapts
+        self._filled = window  # in the pass before
         self._logprobs = logprobs
         self._window = SlidingWindow()
         self._laid: list[int] = []  # places of the rows that were proposed last
@@ -162,7 +168,7 @@ class Wedlm:
         causal = self._first == "causal"
         if not causal:  # a place has to be decided, whatever stands there already
             room = max(1 + sum(one is not None for one in self._window.ahead), room)
-        places = self._window.refilled(min(self._size, room))
+        places = self._window.refilled(min(self._reach(), room))
         self._laid = topological_order(places)[:room]
         if causal and self._laid[-1:] == [0]:
             self._laid.pop()  # no other row reads this mask, and nobody asks what it predicts
@@ -189,11 +195,19 @@ class Wedlm:
             logits_PV[:, self._mask_token_id] = -np.inf
         raw_rows = [rows[index] for index in chosen]
         decided = self._decided(text, logits_PV[chosen], logits_RV, raw_rows)
+        self._filled = len(chosen)
         joins = self._window.fill(dict(zip((places[at] for at in chosen), decided, strict=True)))
         self.stats.passes += 1
         self.stats.rows += self._joined + len(self._laid)
         self._joined = len(joins)
         return Decision(joins)
+
+    def _reach(self) -> int:
+        """How large the window is in the coming pass."""
+        if not self._adapts:
+            return self._size
+        islands = sum(one is not None for one in self._window.ahead)
+        return min(self._size, islands + max(2, 2 * self._filled))
 
     def _predictions(self, count: int) -> tuple[list[int], list[int]]:
         """The empty places, and the row that predicts each, of so many rows with logits."""

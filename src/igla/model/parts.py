@@ -41,8 +41,11 @@ class Linear(nn.Linear):
     This takes the place of autocast: the activation's type is chosen once, where the embeddings
     end, and everything after follows. The weights' gradient has the activation's type too.
 
-    adapter  what changes the product from outside (see Adapter); None: nothing
+    adapter   what changes the product from outside (see Adapter); None: nothing
+    variants  what it is when others than its present values hold (see igla.adapt.whole)
     """
+
+    variants: Any = None
 
     def __init__(self, inputs: int, outputs: int, bias: bool = True):
         super().__init__(inputs, outputs, bias)
@@ -94,8 +97,10 @@ class Embedding(nn.Embedding):
     before_reading  what the optimizer wants to do to rows that are about to be read (see
                     optim.AdamW.by_rows); with it, the gradient is sparse. None: an ordinary table
     adapter         what changes the rows from outside (see Adapter); None: nothing
+    variants        as of Linear
     """
 
+    variants: Any = None
     before_reading: Callable[[Tensor], None] | None = None
 
     def __init__(self, rows: int, width: int):

@@ -122,7 +122,7 @@ class TextRecipe(Section):
         description="On a base, in pretraining: keep its tokenizer, or train one on the texts and "
         "move the base's body to it.",
     )
-    vocab_size: Count | Literal["auto"] = Field(
+    vocab_size: Annotated[int, Field(ge=1, le=10_000_000)] | Literal["auto"] = Field(
         "auto", description="Size of the trained vocabulary; by the amount of text if auto."
     )
     lowercase: bool = Field(

@@ -53,7 +53,8 @@ class _Guarded:
 class Writing:
     """A request that is being written for.
 
-    left  tokens that it may still take: those of its prompt until they are read, and those asked
+    left  tokens that it is still expected to take: those of its prompt until they are read, and
+          `expected` of each text
     live  which continuations are being written
     """
 
@@ -61,6 +62,7 @@ class Writing:
     prompt: Sequence[int]
     decodings: Sequence[_Guarded]
     max_tokens: int
+    expected: int
     events: "asyncio.Queue[Progress | Exception]" = field(default_factory=asyncio.Queue)
     left: int = 0
     live: set[int] = field(default_factory=set)
@@ -72,7 +74,7 @@ class Writing:
 class GenerationEngine:
     """Writes in one thread, for callers in the event loop that it was started in.
 
-    capacity      tokens that may be asked for and not written yet; what would go beyond is refused
+    capacity      tokens that may be expected and not written yet; what would go beyond is refused
     cache_tokens  of each decoder
     on_step       is told of each forward pass, in the thread
     """
@@ -107,15 +109,19 @@ class GenerationEngine:
         prompt: Sequence[int],
         decodings: Sequence[Decoding],
         max_tokens: int,
+        expected: int,
     ) -> AsyncGenerator[tuple[Progress, Callable[[int], None]]]:
         """What is written after a prompt, once for each decoding, as it comes; with each event a
         function that ends one continuation early.
+
+        max_tokens  of each
+        expected    of each: who takes more is not refused for it
 
         Raises Full, TooLong or Closing at once, UserError for what the decoder cannot do. When the
         caller stops listening, nothing more is written.
         """
         guarded = [_Guarded(decoding) for decoding in decodings]
-        writing = self._accept(Writing(generator, prompt, guarded, max_tokens))
+        writing = self._accept(Writing(generator, prompt, guarded, max_tokens, expected))
         ended: set[int] = set()
 
         def end(index: int) -> None:
@@ -137,7 +143,7 @@ class GenerationEngine:
 
     def _accept(self, writing: Writing) -> Writing:
         texts = len(writing.decodings)
-        tokens = len(writing.prompt) + texts * writing.max_tokens
+        tokens = len(writing.prompt) + texts * writing.expected
         if tokens > self._capacity:
             raise TooLong(tokens, self._capacity)
         with self._worker.changed:
@@ -249,6 +255,7 @@ class GenerationEngine:
         self._release(writing, writing.left)
 
     def _release(self, writing: Writing, tokens: int) -> None:
+        tokens = min(tokens, writing.left)  # a text may be longer than expected
         with self._worker.changed:
             self._tokens -= tokens
         writing.left -= tokens

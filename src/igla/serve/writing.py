@@ -17,6 +17,7 @@ class Order:
 
     decodings   one for each continuation of the prompt
     max_tokens  of each
+    expected    of each, as far as one can tell: so many are counted as waiting; None: max_tokens
     stop        strings that end a text and are not part of it
     """
 
@@ -24,6 +25,7 @@ class Order:
     decodings: Sequence[Decoding]
     max_tokens: int
     stop: Sequence[str] = ()
+    expected: int | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ async def write(
 ) -> AsyncGenerator[Piece]:
     """The pieces of all continuations as they come. Raises as GenerationEngine.write."""
     streams = [TextStream(generator.tokenizer, order.stop, order.prompt) for _ in order.decodings]
-    events = engine.write(generator, order.prompt, order.decodings, order.max_tokens)
+    expected = order.max_tokens if order.expected is None else order.expected
+    events = engine.write(generator, order.prompt, order.decodings, order.max_tokens, expected)
     async with aclosing(events):
         async for progress, end in events:
             stream, text, taken = streams[progress.index], "", 0

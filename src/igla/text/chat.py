@@ -8,7 +8,7 @@ import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from igla.errors import UserError
-from igla.text.template import ChatTemplate, Messages
+from igla.text.template import ChatTemplate, Messages, Tools
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -37,21 +37,27 @@ def fault_of(messages: Any) -> str | None:
             return "a message has no role"
         if message["role"] not in ROLES:
             return f"the role '{message['role']}' is unknown; there are {', '.join(ROLES)}"
-        if not isinstance(message.get("content"), str):
+        calls = message["role"] == "assistant" and message.get("tool_calls")
+        if not isinstance(message.get("content"), str) and not (
+            calls and message.get("content") is None
+        ):
             return f"the content of a message of '{message['role']}' is no text"
-    if not any(one["role"] == "assistant" and one["content"].strip() for one in messages):
+    if not any(
+        one["role"] == "assistant" and (one.get("tool_calls") or one["content"].strip())
+        for one in messages
+    ):
         return "it has no turn of the assistant"
     return None
 
 
 def encode_turns(
-    conversations: Sequence[Messages], template: ChatTemplate, tokenizer: Tokenizer
+    conversations: Sequence[tuple[Messages, Tools]], template: ChatTemplate, tokenizer: Tokenizer
 ) -> Iterator[Turns | str]:
     """Each conversation's tokens, or why the template does not take it."""
     rendered: list[tuple[str, list[tuple[int, int]]] | str] = []
-    for messages in conversations:
+    for messages, tools in conversations:
         try:
-            rendered.append(template.spans(messages))
+            rendered.append(template.spans(messages, tools))
         except UserError as error:
             rendered.append(str(error))
     texts = [one[0] for one in rendered if not isinstance(one, str)]

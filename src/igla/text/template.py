@@ -20,6 +20,7 @@ from igla.errors import UserError
 
 TEMPLATE = "chat_template.jinja"
 Messages = Sequence[Mapping[str, Any]]
+Tools = Sequence[Any] | None  # that the assistant may call, as JSON schemas
 # What igla gives a decoder that has none: ChatML, with the assistant's turns marked.
 CHATML = """\
 {% for message in messages %}
@@ -80,14 +81,14 @@ class ChatTemplate:
         }
         return cls(source, tokens)
 
-    def render(self, messages: Messages, *, prompt: bool = False) -> str:
+    def render(self, messages: Messages, tools: Tools = None, *, prompt: bool = False) -> str:
         """The conversation as a text.
 
         prompt  up to where the assistant is to go on
 
         UserError for a conversation that the template does not take.
         """
-        return self._marked(messages, prompt).replace(_OPEN, "").replace(_CLOSE, "")
+        return self._marked(messages, tools, prompt).replace(_OPEN, "").replace(_CLOSE, "")
 
     def prompt(self, messages: Messages) -> str:
         """The text that the assistant is to go on from."""
@@ -98,7 +99,7 @@ class ChatTemplate:
         """Whether the template itself says what is the assistant's, by {% generation %}."""
         return "endgeneration" in self.source
 
-    def spans(self, messages: Messages) -> tuple[str, list[tuple[int, int]]]:
+    def spans(self, messages: Messages, tools: Tools = None) -> tuple[str, list[tuple[int, int]]]:
         """The conversation as a text, and where in it the assistant's turns begin and end.
 
         By {% generation %} where the template has it. Otherwise a turn is what comes after the
@@ -106,10 +107,10 @@ class ChatTemplate:
         the text of more is checked, and UserError raised where it is not so.
         """
         if not self.marks:
-            return self._by_prefixes(messages)
+            return self._by_prefixes(messages, tools)
         pieces: list[str] = []
         spans, start, length = [], 0, 0
-        for piece in _split(self._marked(messages, False)):
+        for piece in _split(self._marked(messages, tools, False)):
             if piece == _OPEN:
                 start = length
             elif piece == _CLOSE:
@@ -119,13 +120,13 @@ class ChatTemplate:
                 length += len(piece)
         return "".join(pieces), spans
 
-    def _by_prefixes(self, messages: Messages) -> tuple[str, list[tuple[int, int]]]:
-        whole, spans = self.render(messages), []
+    def _by_prefixes(self, messages: Messages, tools: Tools) -> tuple[str, list[tuple[int, int]]]:
+        whole, spans = self.render(messages, tools), []
         for index, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
-            before = self.render(messages[:index], prompt=True)
-            through = self.render(messages[: index + 1])
+            before = self.render(messages[:index], tools, prompt=True)
+            through = self.render(messages[: index + 1], tools)
             if not (through.startswith(before) and whole.startswith(through)):
                 raise UserError(
                     "the template writes a turn otherwise once others follow, "
@@ -134,7 +135,7 @@ class ChatTemplate:
             spans.append((len(before), len(through.rstrip())))
         return whole, spans
 
-    def _marked(self, messages: Messages, prompt: bool) -> str:
+    def _marked(self, messages: Messages, tools: Tools, prompt: bool) -> str:
         for message in messages:
             if isinstance(message.get("content"), str) and (
                 _OPEN in message["content"] or _CLOSE in message["content"]
@@ -142,7 +143,7 @@ class ChatTemplate:
                 raise UserError("a message holds U+FDD0 or U+FDD1, which are no characters")
         try:
             return self._template.render(
-                messages=messages, add_generation_prompt=prompt, **self._tokens
+                messages=messages, tools=tools, add_generation_prompt=prompt, **self._tokens
             )
         except Exception as error:  # what a template calls may raise anything
             raise UserError(f"the chat template does not take this: {error}") from None

@@ -47,6 +47,7 @@ void backward(const Heads<T>& all, const T* dout, const T* out, const Acc<T>* lo
               T* dk, T* dv) {
   using A = Acc<T>;
   const int64_t width = all.width, ld = padded<A>(width), total = all.cu_queries[all.batch];
+  const int64_t ldc = padded<A>(cells<T>(width));
   const int64_t out_stride = all.heads * width, groups = all.heads / all.kv_heads;
   const A scale = 1 / std::sqrt(A(width));
 #pragma omp parallel
@@ -57,16 +58,21 @@ void backward(const Heads<T>& all, const T* dout, const T* out, const Acc<T>* lo
     for (int64_t task = 0; task < all.batch * all.kv_heads; task++) {
       Part<T> part(all, task);
       const int64_t keys = part.keys;
-      room.reserve(4 * keys * ld + kQueryBlock * (5 * ld + 2 * keys + 2) + 64 * 13);
-      A *k = room.take(keys * ld), *v = room.take(keys * ld);
+      room.reserve(5 * (keys + 1) * ld + kQueryBlock * (8 * ld + 3 * keys + 4) + 64 * 20);
+      auto cells_of = [&](int64_t size) { return room.template take<Cell<T>>(size); };
+      Cell<T>*k = cells_of(keys * ldc), *v = cells_of(keys * ldc);
+      Cell<T>*q = cells_of(kQueryBlock * ldc), *qt = cells_of(ldc * kQueryBlock);
+      Cell<T>*upper = cells_of(kQueryBlock * ldc), *uppert = cells_of(ldc * kQueryBlock);
+      // Of pairs alone.
+      Cell<T>*k_pairs = cells_of(cells<T>(keys) * ld), *q_pairs = cells_of(kQueryBlock * ld);
+      Cell<T>*upper_pairs = cells_of(kQueryBlock * ld), *w_pairs = cells_of(keys * kQueryBlock);
       A *k_sums = room.take(keys * ld), *v_sums = room.take(keys * ld);
-      A *q = room.take(kQueryBlock * ld), *qt = room.take(ld * kQueryBlock);
-      A *upper = room.take(kQueryBlock * ld), *uppert = room.take(ld * kQueryBlock);
       A* q_sums = room.take(kQueryBlock * ld);
       A *weights = room.take(keys * kQueryBlock), *dweights = room.take(keys * kQueryBlock);
       A *sums = room.take(kQueryBlock), *along = room.take(kQueryBlock);
-      widen(part.k, all.kv_stride, part.k_bias, A(1), k, keys, width);
-      widen(part.v, all.kv_stride, part.v_bias, A(1), v, keys, width);
+      take_rows(part.k, all.kv_stride, part.k_bias, A(1), k, ldc, keys, width);
+      take_rows(part.v, all.kv_stride, part.v_bias, A(1), v, ldc, keys, width);
+      const Cell<T>* k_over = over_rows<T>(k, ldc, k_pairs, keys, width);
       std::fill(k_sums, k_sums + keys * ld, A(0));
       std::fill(v_sums, v_sums + keys * ld, A(0));
       for (int64_t group = 0; group < groups; group++)
@@ -75,20 +81,23 @@ void backward(const Heads<T>& all, const T* dout, const T* out, const Acc<T>* lo
           const int64_t rows = block.rows, ldq = block.ldq, seen = block.keys();
           const int64_t place = block.token * out_stride + block.head * width;
           const int64_t panel = block.first * ld;
-          widen(block.q, all.q_stride, block.q_bias, scale, q, rows, width);
-          widen<A>(dout + place, out_stride, nullptr, A(1), upper, rows, width);
-          transpose(q, qt, rows, width);
-          transpose(upper, uppert, rows, width);
+          const auto left = [&](const Cell<T>* from) {
+            return Left<Cell<T>>{from + block.first * ldc, ldc, 1, cells<T>(width)};
+          };
+          take_rows(block.q, all.q_stride, block.q_bias, A(1), q, ldc, rows, width);
+          take_rows<T>(dout + place, out_stride, nullptr, A(1), upper, ldc, rows, width);
+          transpose(q, qt, rows, ldc);
+          transpose(upper, uppert, rows, ldc);
           std::fill(weights, weights + seen * ldq, A(0));
           std::fill(dweights, dweights + seen * ldq, A(0));
-          multiply(k + panel, ld, 1, qt, ldq, weights, ldq, seen, rows, width);
-          multiply(v + panel, ld, 1, uppert, ldq, dweights, ldq, seen, rows, width);
-          block.mask(all, weights);
+          multiply(left(k), qt, ldq, weights, ldq, seen, rows);
+          multiply(left(v), uppert, ldq, dweights, ldq, seen, rows);
+          block.mask(all, scale, weights);
           for (int64_t i = 0; i < rows; i++) {
-            const T* o = out + place + i * out_stride;
+            const T *d_line = dout + place + i * out_stride, *line = out + place + i * out_stride;
             A sum = 0;
             SIMD_SUM(sum) for (int d = 0; d < width; d++)
-              sum += upper[i * ld + d] * load(o[d]);
+              sum += load(d_line[d]) * load(line[d]);
             along[i] = sum;
             sums[i] = log_sums[block.head * total + block.token + i];
           }
@@ -100,14 +109,18 @@ void backward(const Heads<T>& all, const T* dout, const T* out, const Acc<T>* lo
           block.hide(all, weights, 0);
           block.hide(all, dweights, 0);
           std::fill(q_sums, q_sums + rows * ld, A(0));
-          multiply(dweights, 1, ldq, k + panel, ld, q_sums, ld, rows, width, seen);
-          multiply(dweights, ldq, 1, q, ld, k_sums + panel, ld, seen, width, rows);
-          multiply(weights, ldq, 1, upper, ld, v_sums + panel, ld, seen, width, rows);
+          multiply(over_keys<T>(dweights, ldq, w_pairs, seen, rows),
+                   k_over + cells<T>(block.first) * ld, ld, q_sums, ld, rows, width);
+          multiply(over_queries<T>(dweights, ldq, w_pairs, seen, rows),
+                   over_rows<T>(q, ldc, q_pairs, rows, width), ld, k_sums + panel, ld, seen, width);
+          multiply(over_queries<T>(weights, ldq, w_pairs, seen, rows),
+                   over_rows<T>(upper, ldc, upper_pairs, rows, width), ld, v_sums + panel, ld, seen,
+                   width);
           narrow(q_sums, scale, dq + block.token * all.q_stride + block.head * width, all.q_stride,
                  rows, width);
         }
       const int64_t place = part.first_key * all.kv_stride + part.head * width;
-      narrow(k_sums, A(1), dk + place, all.kv_stride, keys, width);
+      narrow(k_sums, scale, dk + place, all.kv_stride, keys, width);
       narrow(v_sums, A(1), dv + place, all.kv_stride, keys, width);
     }
   }

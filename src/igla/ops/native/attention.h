@@ -9,11 +9,19 @@
 // what is computed for each query (the largest score, the sum, their gradient) then runs along
 // vectors of queries and not across them. The last vector is padded; nobody reads what is computed
 // there.
+//
+// Products of bf16 are those of pairs where the processor has them: two neighbours along the inner
+// dimension are multiplied and both products added in one go, in float32. Weights and their
+// gradients are rounded to bf16 for that, as in Dao et al. 2022.
 #pragma once
 
 #include "common.h"
 
 #include <algorithm>
+
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 
 namespace igla {
 
@@ -43,28 +51,57 @@ inline int64_t padded(int64_t n) {
   return (n + Vector<A>::lanes - 1) / Vector<A>::lanes * Vector<A>::lanes;
 }
 
-// C[R, V vectors] += A[R, k] * B[k, V vectors]; A(r, l) = a[r * row + l * column].
-template <class A, int R, int V>
-inline __attribute__((always_inline)) void tile(const A* a, int64_t row, int64_t column, const A* b,
+// What products read, as wide as what they sum in: a number, or a pair of bf16.
+typedef uint32_t Pair __attribute__((may_alias));
+#ifdef __AVX512BF16__
+template <class T>
+constexpr bool kInPairs = std::is_same_v<T, bf16>;
+#else
+template <class T>
+constexpr bool kInPairs = false;
+#endif
+template <class T>
+using Cell = std::conditional_t<kInPairs<T>, Pair, Acc<T>>;
+template <class T>
+constexpr int64_t cells(int64_t numbers) {
+  return kInPairs<T> ? (numbers + 1) / 2 : numbers;
+}
+
+template <class Vec, class A>
+inline void multiply_add(Vec& sum, A left, Vec right) {
+  sum += left * right;
+}
+#ifdef __AVX512BF16__
+inline void multiply_add(Vector<float>::type& sum, Pair left, Vector<Pair>::type right) {
+  sum = (Vector<float>::type)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(int(left)),
+                                              (__m512bh)right);
+}
+#endif
+
+// C[R, V vectors] += A[R, k] * B[k, V vectors], k counted in cells;
+// A(r, l) = a[r * row + l * column].
+template <class A, int R, int V, class C>
+inline __attribute__((always_inline)) void tile(const C* a, int64_t row, int64_t column, const C* b,
                                                 int64_t ldb, A* c, int64_t ldc, int64_t k) {
   using Vec = typename Vector<A>::type;
+  using Cells = typename Vector<C>::type;
   Vec sums[R][V];
   for (int r = 0; r < R; r++)
     for (int v = 0; v < V; v++) sums[r][v] = *(const Vec*)(c + r * ldc + v * Vector<A>::lanes);
   for (int64_t l = 0; l < k; l++) {
-    Vec right[V];
-    for (int v = 0; v < V; v++) right[v] = *(const Vec*)(b + l * ldb + v * Vector<A>::lanes);
+    Cells right[V];
+    for (int v = 0; v < V; v++) right[v] = *(const Cells*)(b + l * ldb + v * Vector<A>::lanes);
     for (int r = 0; r < R; r++) {
-      A left = a[r * row + l * column];
-      for (int v = 0; v < V; v++) sums[r][v] += left * right[v];
+      C left = a[r * row + l * column];
+      for (int v = 0; v < V; v++) multiply_add(sums[r][v], left, right[v]);
     }
   }
   for (int r = 0; r < R; r++)
     for (int v = 0; v < V; v++) *(Vec*)(c + r * ldc + v * Vector<A>::lanes) = sums[r][v];
 }
 
-template <class A, int V>
-inline void strip(const A* a, int64_t row, int64_t column, const A* b, int64_t ldb, A* c,
+template <class A, int V, class C>
+inline void strip(const C* a, int64_t row, int64_t column, const C* b, int64_t ldb, A* c,
                   int64_t ldc, int64_t m, int64_t k) {
   int64_t i = 0;
   for (; i + kTileRows <= m; i += kTileRows)
@@ -80,31 +117,45 @@ inline void strip(const A* a, int64_t row, int64_t column, const A* b, int64_t l
   if (i < m) tile<A, 1, V>(a + i * row, row, column, b, ldb, c + i * ldc, ldc, k);
 }
 
+// The left side of a product: A(r, l) = at[r * row + l * column], `inner` cells in a sum.
+template <class C>
+struct Left {
+  const C* at;
+  int64_t row, column, inner;
+};
+
 // C[m, n] += A[m, k] * B[k, n]; rows of B and C are padded to whole vectors.
-template <class A>
-inline void multiply(const A* a, int64_t row, int64_t column, const A* b, int64_t ldb, A* c,
-                     int64_t ldc, int64_t m, int64_t n, int64_t k) {
+template <class A, class C>
+inline void multiply(Left<C> a, const C* b, int64_t ldb, A* c, int64_t ldc, int64_t m, int64_t n) {
   constexpr int64_t lanes = Vector<A>::lanes;
   int64_t j = 0;
-  for (; j + lanes < n; j += 2 * lanes) strip<A, 2>(a, row, column, b + j, ldb, c + j, ldc, m, k);
-  if (j < n) strip<A, 1>(a, row, column, b + j, ldb, c + j, ldc, m, k);
+  for (; j + lanes < n; j += 2 * lanes)
+    strip<A, 2>(a.at, a.row, a.column, b + j, ldb, c + j, ldc, m, a.inner);
+  if (j < n) strip<A, 1>(a.at, a.row, a.column, b + j, ldb, c + j, ldc, m, a.inner);
 }
 
-// A panel of `rows` rows of a head, widened, plus the bias [width] if any, times the factor:
-// [rows, padded width].
-template <class A, class T>
-inline void widen(const T* from, int64_t stride, const A* bias, A factor, A* to, int64_t rows,
-                  int64_t width) {
-  int64_t ld = padded<A>(width);
+// Rows of a head as cells, plus the bias [width] if any, times the factor: [rows, ld], what is
+// beyond the width 0.
+template <class T>
+inline void take_rows(const T* from, int64_t stride, const Acc<T>* bias, Acc<T> factor, Cell<T>* to,
+                      int64_t ld, int64_t rows, int64_t width) {
+  using A = Acc<T>;
   for (int64_t i = 0; i < rows; i++) {
-    if (bias) {
-      SIMD for (int d = 0; d < width; d++)
-        to[i * ld + d] = (load(from[i * stride + d]) + bias[d]) * factor;
+    const T* line = from + i * stride;
+    if constexpr (kInPairs<T>) {
+      T* cells = (T*)(to + i * ld);
+      std::memset(to + i * ld, 0, ld * sizeof(Cell<T>));
+      if (!bias && factor == 1) {
+        std::memcpy(cells, line, width * sizeof(T));
+      } else {
+        SIMD for (int d = 0; d < width; d++)
+          store(cells[d], (load(line[d]) + (bias ? bias[d] : A(0))) * factor);
+      }
     } else {
       SIMD for (int d = 0; d < width; d++)
-        to[i * ld + d] = load(from[i * stride + d]) * factor;
+        to[i * ld + d] = (load(line[d]) + (bias ? bias[d] : A(0))) * factor;
+      for (int64_t d = width; d < ld; d++) to[i * ld + d] = 0;
     }
-    for (int64_t d = width; d < ld; d++) to[i * ld + d] = 0;
   }
 }
 
@@ -137,15 +188,81 @@ inline void transpose_square(const A* from, int64_t in, A* to, int64_t out) {
   for (int r = 0; r < lanes; r++) *(Vec*)(to + r * out) = rows[r];
 }
 
-// A panel of widen() transposed, [width, padded rows]. Both have room for whole squares; what fills
-// them up is whatever was there.
-template <class A>
-inline void transpose(const A* from, A* to, int64_t rows, int64_t width) {
-  constexpr int64_t lanes = Vector<A>::lanes;
-  int64_t in = padded<A>(width), out = padded<A>(rows);
+// Cells [rows, ld] transposed, [ld, padded rows]. Both have room for whole squares; what fills them
+// up is whatever was there.
+template <class C>
+inline void transpose(const C* from, C* to, int64_t rows, int64_t ld) {
+  constexpr int64_t lanes = Vector<C>::lanes;
+  int64_t out = padded<C>(rows);
   for (int64_t i = 0; i < rows; i += lanes)
-    for (int64_t d = 0; d < width; d += lanes)
-      transpose_square(from + i * in + d, in, to + d * out + i, out);
+    for (int64_t d = 0; d < ld; d += lanes)
+      transpose_square(from + i * ld + d, ld, to + d * out + i, out);
+}
+
+#ifdef __AVX512BF16__
+inline __m512i widened_bits(const bf16* from) {
+  return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)from));
+}
+inline __m512i rounded_bits(const float* from, int64_t lanes) {
+  __mmask16 mask = lanes >= 16 ? 0xffff : lanes <= 0 ? 0 : __mmask16((1u << lanes) - 1);
+  return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, from)));
+}
+#endif
+
+// Rows of take_rows as the right side of a product over rows: [cells of rows, padded width]. They
+// are that themselves unless two rows make a pair; those are laid at `to`.
+template <class T>
+inline const Cell<T>* over_rows(const Cell<T>* from, int64_t ld, Cell<T>* to, int64_t rows,
+                                int64_t width) {
+#ifdef __AVX512BF16__
+  if constexpr (kInPairs<T>) {
+    const int64_t out = padded<float>(width);
+    for (int64_t i = 0; i < rows; i += 2)
+      for (int64_t d = 0; d < out; d += 16) {
+        __m512i even = widened_bits((const bf16*)(from + i * ld) + d), odd = _mm512_setzero_si512();
+        if (i + 1 < rows) odd = widened_bits((const bf16*)(from + (i + 1) * ld) + d);
+        _mm512_storeu_si512(to + i / 2 * out + d,
+                            _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+      }
+    return to;
+  }
+#endif
+  return (const Cell<T>*)from;
+}
+
+// Weights [keys, ldq] of `rows` queries as the left side of a product over keys, or over queries;
+// pairs of them are laid at `to`.
+template <class T>
+inline Left<Cell<T>> over_keys(const Acc<T>* weights, int64_t ldq, Cell<T>* to, int64_t keys,
+                               int64_t rows) {
+#ifdef __AVX512BF16__
+  if constexpr (kInPairs<T>) {
+    for (int64_t j = 0; j < keys; j += 2)
+      for (int64_t i = 0; i < ldq; i += 16) {
+        __m512i even = rounded_bits(weights + j * ldq + i, 16), odd = _mm512_setzero_si512();
+        if (j + 1 < keys) odd = rounded_bits(weights + (j + 1) * ldq + i, 16);
+        _mm512_storeu_si512(to + j / 2 * ldq + i,
+                            _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+      }
+    return {to, 1, ldq, cells<T>(keys)};
+  }
+#endif
+  return {(const Cell<T>*)weights, 1, ldq, keys};
+}
+
+template <class T>
+inline Left<Cell<T>> over_queries(const Acc<T>* weights, int64_t ldq, Cell<T>* to, int64_t keys,
+                                  int64_t rows) {
+#ifdef __AVX512BF16__
+  if constexpr (kInPairs<T>) {
+    for (int64_t j = 0; j < keys; j++)
+      for (int64_t i = 0; i < ldq; i += 16)
+        _mm256_storeu_si256((__m256i*)((bf16*)(to + j * ldq / 2) + i),
+                            _mm512_cvtepi32_epi16(rounded_bits(weights + j * ldq + i, rows - i)));
+    return {to, ldq / 2, 1, cells<T>(rows)};
+  }
+#endif
+  return {(const Cell<T>*)weights, ldq, 1, rows};
 }
 
 template <class A, class T>
@@ -207,7 +324,7 @@ struct Block {
     ldq = padded<Acc<T>>(rows);
     token = part.first_query + begin;
     if (all.window) {
-      first = std::max<int64_t>(0, begin - all.window + 1);
+      first = std::max<int64_t>(0, begin - all.window + 1) / 2 * 2;  // where a pair begins
       last = begin + rows;
     }
     q = all.q + token * all.q_stride + head * all.width;
@@ -217,9 +334,12 @@ struct Block {
 
   int64_t keys() const { return last - first; }
 
-  // Takes from the scores [keys, ldq] what distance costs, and hides those that count nothing.
-  void mask(const Heads<T>& all, Acc<T>* scores) const {
+  // Products [keys, ldq] to scores: scaled, less what distance costs, and those hidden that count
+  // nothing.
+  void mask(const Heads<T>& all, Acc<T> scale, Acc<T>* scores) const {
     using A = Acc<T>;
+    SIMD for (int64_t i = 0; i < keys() * ldq; i++)
+      scores[i] *= scale;
     if (all.slopes && all.window) {
       const A slope = all.slopes[head];
       for (int64_t key = first; key < last; key++) {
@@ -249,9 +369,11 @@ struct Block {
 template <class A>
 class Room {
  public:
-  A* take(int64_t size) {
+  template <class C = A>
+  C* take(int64_t size) {
+    static_assert(sizeof(C) == sizeof(A));
     size = padded<A>(size);
-    A* start = store_.get() + used_;
+    C* start = (C*)(store_.get() + used_);
     used_ += size;
     return start;
   }
@@ -314,34 +436,41 @@ inline void attend(const Heads<T>& all, int64_t task, Room<Acc<T>>& room, T* out
                    Acc<T>* log_sums) {
   using A = Acc<T>;
   const int64_t width = all.width, ld = padded<A>(width), total = all.cu_queries[all.batch];
+  const int64_t ldc = padded<A>(cells<T>(width));
   const int64_t out_stride = all.heads * width, groups = all.heads / all.kv_heads;
   const A scale = 1 / std::sqrt(A(width));
   const Dropout dropout = all.dropout;  // a copy of its own, or the loops do not vectorize
   const Part<T> part(all, task);
   const int64_t keys = part.keys;
-  room.reserve(2 * keys * ld + kQueryBlock * (3 * ld + keys + 1) + 64 * 7);
-  A *k = room.take(keys * ld), *v = room.take(keys * ld);
-  A *q = room.take(kQueryBlock * ld), *qt = room.take(ld * kQueryBlock);
+  room.reserve(3 * (keys + 1) * ld + kQueryBlock * (3 * ld + 2 * keys + 2) + 64 * 10);
+  auto k = room.template take<Cell<T>>(keys * ldc), v = room.template take<Cell<T>>(keys * ldc);
+  auto v_pairs = room.template take<Cell<T>>(cells<T>(keys) * ld);
+  auto q = room.template take<Cell<T>>(kQueryBlock * ldc);
+  auto qt = room.template take<Cell<T>>(ldc * kQueryBlock);
+  auto w_pairs = room.template take<Cell<T>>((keys + 1) / 2 * kQueryBlock);
   A *weights = room.take(keys * kQueryBlock), *o = room.take(kQueryBlock * ld);
   A* sums = log_sums ? room.take(kQueryBlock) : nullptr;
-  widen(part.k, all.kv_stride, part.k_bias, A(1), k, keys, width);
-  widen(part.v, all.kv_stride, part.v_bias, A(1), v, keys, width);
+  take_rows(part.k, all.kv_stride, part.k_bias, A(1), k, ldc, keys, width);
+  take_rows(part.v, all.kv_stride, part.v_bias, A(1), v, ldc, keys, width);
+  const Cell<T>* values = over_rows<T>(v, ldc, v_pairs, keys, width);
   for (int64_t group = 0; group < groups; group++)
     for (int64_t begin = 0; begin < part.queries; begin += kQueryBlock) {
       const Block<T> block(all, part, task, group, begin);
       const int64_t rows = block.rows, ldq = block.ldq, seen = block.keys();
-      widen(block.q, all.q_stride, block.q_bias, scale, q, rows, width);
-      transpose(q, qt, rows, width);
+      take_rows(block.q, all.q_stride, block.q_bias, A(1), q, ldc, rows, width);
+      transpose(q, qt, rows, ldc);
       std::fill(weights, weights + seen * ldq, A(0));
-      multiply(k + block.first * ld, ld, 1, qt, ldq, weights, ldq, seen, rows, width);
-      block.mask(all, weights);
+      multiply<A>(Left<Cell<T>>{k + block.first * ldc, ldc, 1, cells<T>(width)}, qt, ldq, weights,
+                  ldq, seen, rows);
+      block.mask(all, scale, weights);
       for (int64_t i = 0; i < rows; i += kLanesOf<A>)
         weigh(weights + i, ldq, seen, block.element + uint32_t(i * keys), dropout,
               sums ? sums + i : nullptr);
       block.hide(all, weights, 0);
       if (sums) std::copy(sums, sums + rows, log_sums + block.head * total + block.token);
       std::fill(o, o + rows * ld, A(0));
-      multiply(weights, 1, ldq, v + block.first * ld, ld, o, ld, rows, width, seen);
+      multiply(over_keys<T>(weights, ldq, w_pairs, seen, rows), values + cells<T>(block.first) * ld,
+               ld, o, ld, rows, width);
       narrow(o, A(1), out + block.token * out_stride + block.head * width, out_stride, rows, width);
     }
 }

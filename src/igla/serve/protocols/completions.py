@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,8 @@ from igla.serve.writing import Order, Piece
 
 # OpenAI's own for completions.
 _FEW_TOKENS = 16
+# What a chat that names no length counts for while it waits: few answers are as long as may be.
+_USUAL = 256
 
 router = APIRouter(prefix="/v1", route_class=route_class(refusal), tags=["OpenAI"])
 
@@ -70,6 +73,8 @@ async def chat(request: Request, body: ChatRequest) -> Response:
         raise Refused(400, f"messages: {error}") from None
     most = body.most_tokens or service.room(served, len(prompt), body.n)
     [order] = await _orders(body, generator, [prompt], most)
+    if not body.most_tokens:
+        order = replace(order, expected=min(most, _USUAL))
     shape = Chat(generator.tokenizer, logprobs=bool(body.logprobs))
     if body.stream:
         return await _streamed(request, served, order, shape, body.tells_usage)
