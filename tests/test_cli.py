@@ -123,7 +123,7 @@ def test_an_unknown_option_is_status_2(igla: Igla) -> None:
 
 def test_a_model_for_which_there_is_no_memory_is_one_sentence(igla: Igla) -> None:
     corpus = write("texts.txt", "\n\n".join(f"Слово {index} и ещё одно." for index in range(200)))
-    size = ["model.hidden_size=67108864", "model.heads=1", "model.intermediate_size=64"]
+    size = ["model.hidden_size=67108864", "model.heads=2", "model.intermediate_size=64"]
     status, _, said = igla("train", "--corpus", corpus, "objective.task=causal_lm", *size)
     assert status == 2
     assert re.search(r"igla: There is not enough memory: [\d,.]+ GiB at once were asked", said)

@@ -187,7 +187,7 @@ def test_fields_that_the_template_does_not_read_are_counted(
 WITH_TOOLS = (
     "{% for tool in tools or [] %}{{ tool | tojson }} {% endfor %}{% for m in messages %}"
     "{% if m.role == 'assistant' %}{% generation %}{{ m.content or '' }}"
-    "{{ m.tool_calls | tojson if m.tool_calls }}{% endgeneration %}{% else %}{{ m.content }} "
+    "{{ m.tool_calls | tojson if m.tool_calls }}{% endgeneration %}{% else %}{{ m.content }}\n"
     "{% endif %}{% endfor %}"
 )
 
@@ -202,7 +202,7 @@ def test_tools_and_their_calls_go_to_the_template(encoder: TextEncoder, tmp_path
     rows += [{"messages": asked(5)}]
     found = read(write(tmp_path / "rows.jsonl", rows), encoder, template=WITH_TOOLS)
     first, second, third = map(encoder.tokenizer.decode, found.store.sequences(np.arange(3)))
-    assert first == f"{json.dumps(tool)} {talk[0]['content']} {json.dumps([call])}"
+    assert first == f"{json.dumps(tool)} {talk[0]['content']}\n{json.dumps([call])}"
     assert second.startswith(json.dumps(other)) and not third.startswith("{")
     learned = encoder.tokenizer.decode(found.store.tokens[found.learned].tolist())
     assert learned.startswith(json.dumps([call])) and "parameters" not in learned

@@ -30,24 +30,24 @@ inline void weigh_back(A* weights, A* gradients, int64_t ld, int64_t keys, uint3
   }
 }
 
-template <class T>
-void forward(const Heads<T>& all, T* out, Acc<T>* log_sums) {
+template <class T, bool Paired>
+void forward_by(const Heads<T>& all, T* out, Acc<T>* log_sums) {
 #pragma omp parallel
   {
     Room<Acc<T>> room;
 #pragma omp for schedule(dynamic, 4)
     for (int64_t task = 0; task < all.batch * all.kv_heads; task++)
-      attend(all, task, room, out, log_sums);
+      attend<T, Paired>(all, task, room, out, log_sums);
   }
 }
 
 // Strides of dq, dk and dv are those of q, k and v.
-template <class T>
-void backward(const Heads<T>& all, const T* dout, const T* out, const Acc<T>* log_sums, T* dq,
-              T* dk, T* dv) {
+template <class T, bool Paired>
+void backward_by(const Heads<T>& all, const T* dout, const T* out, const Acc<T>* log_sums, T* dq,
+                 T* dk, T* dv) {
   using A = Acc<T>;
   const int64_t width = all.width, ld = padded<A>(width), total = all.cu_queries[all.batch];
-  const int64_t ldc = padded<A>(cells<T>(width));
+  const int64_t ldc = padded<A>(cells<Paired>(width));
   const int64_t out_stride = all.heads * width, groups = all.heads / all.kv_heads;
   const A scale = 1 / std::sqrt(A(width));
 #pragma omp parallel
@@ -59,20 +59,22 @@ void backward(const Heads<T>& all, const T* dout, const T* out, const Acc<T>* lo
       Part<T> part(all, task);
       const int64_t keys = part.keys;
       room.reserve(5 * (keys + 1) * ld + kQueryBlock * (8 * ld + 3 * keys + 4) + 64 * 20);
-      auto cells_of = [&](int64_t size) { return room.template take<Cell<T>>(size); };
-      Cell<T>*k = cells_of(keys * ldc), *v = cells_of(keys * ldc);
-      Cell<T>*q = cells_of(kQueryBlock * ldc), *qt = cells_of(ldc * kQueryBlock);
-      Cell<T>*upper = cells_of(kQueryBlock * ldc), *uppert = cells_of(ldc * kQueryBlock);
+      auto cells_of = [&](int64_t size) { return room.template take<Cell<T, Paired>>(size); };
+      Cell<T, Paired>*k = cells_of(keys * ldc), *v = cells_of(keys * ldc);
+      Cell<T, Paired>*q = cells_of(kQueryBlock * ldc), *qt = cells_of(ldc * kQueryBlock);
+      Cell<T, Paired>*upper = cells_of(kQueryBlock * ldc), *uppert = cells_of(ldc * kQueryBlock);
       // Of pairs alone.
-      Cell<T>*k_pairs = cells_of(cells<T>(keys) * ld), *q_pairs = cells_of(kQueryBlock * ld);
-      Cell<T>*upper_pairs = cells_of(kQueryBlock * ld), *w_pairs = cells_of(keys * kQueryBlock);
+      Cell<T, Paired>*k_pairs = cells_of(cells<Paired>(keys) * ld),
+              *q_pairs = cells_of(kQueryBlock * ld);
+      Cell<T, Paired>*upper_pairs = cells_of(kQueryBlock * ld),
+              *w_pairs = cells_of(keys * kQueryBlock);
       A *k_sums = room.take(keys * ld), *v_sums = room.take(keys * ld);
       A* q_sums = room.take(kQueryBlock * ld);
       A *weights = room.take(keys * kQueryBlock), *dweights = room.take(keys * kQueryBlock);
       A *sums = room.take(kQueryBlock), *along = room.take(kQueryBlock);
-      take_rows(part.k, all.kv_stride, part.k_bias, A(1), k, ldc, keys, width);
-      take_rows(part.v, all.kv_stride, part.v_bias, A(1), v, ldc, keys, width);
-      const Cell<T>* k_over = over_rows<T>(k, ldc, k_pairs, keys, width);
+      take_rows<T, Paired>(part.k, all.kv_stride, part.k_bias, A(1), k, ldc, keys, width);
+      take_rows<T, Paired>(part.v, all.kv_stride, part.v_bias, A(1), v, ldc, keys, width);
+      const Cell<T, Paired>* k_over = over_rows<T, Paired>(k, ldc, k_pairs, keys, width);
       std::fill(k_sums, k_sums + keys * ld, A(0));
       std::fill(v_sums, v_sums + keys * ld, A(0));
       for (int64_t group = 0; group < groups; group++)
@@ -81,11 +83,11 @@ void backward(const Heads<T>& all, const T* dout, const T* out, const Acc<T>* lo
           const int64_t rows = block.rows, ldq = block.ldq, seen = block.keys();
           const int64_t place = block.token * out_stride + block.head * width;
           const int64_t panel = block.first * ld;
-          const auto left = [&](const Cell<T>* from) {
-            return Left<Cell<T>>{from + block.first * ldc, ldc, 1, cells<T>(width)};
+          const auto left = [&](const Cell<T, Paired>* from) {
+            return Left<Cell<T, Paired>>{from + block.first * ldc, ldc, 1, cells<Paired>(width)};
           };
-          take_rows(block.q, all.q_stride, block.q_bias, A(1), q, ldc, rows, width);
-          take_rows<T>(dout + place, out_stride, nullptr, A(1), upper, ldc, rows, width);
+          take_rows<T, Paired>(block.q, all.q_stride, block.q_bias, A(1), q, ldc, rows, width);
+          take_rows<T, Paired>(dout + place, out_stride, nullptr, A(1), upper, ldc, rows, width);
           transpose(q, qt, rows, ldc);
           transpose(upper, uppert, rows, ldc);
           std::fill(weights, weights + seen * ldq, A(0));
@@ -109,13 +111,14 @@ void backward(const Heads<T>& all, const T* dout, const T* out, const Acc<T>* lo
           block.hide(all, weights, 0);
           block.hide(all, dweights, 0);
           std::fill(q_sums, q_sums + rows * ld, A(0));
-          multiply(over_keys<T>(dweights, ldq, w_pairs, seen, rows),
-                   k_over + cells<T>(block.first) * ld, ld, q_sums, ld, rows, width);
-          multiply(over_queries<T>(dweights, ldq, w_pairs, seen, rows),
-                   over_rows<T>(q, ldc, q_pairs, rows, width), ld, k_sums + panel, ld, seen, width);
-          multiply(over_queries<T>(weights, ldq, w_pairs, seen, rows),
-                   over_rows<T>(upper, ldc, upper_pairs, rows, width), ld, v_sums + panel, ld, seen,
+          multiply(over_keys<T, Paired>(dweights, ldq, w_pairs, seen, rows),
+                   k_over + cells<Paired>(block.first) * ld, ld, q_sums, ld, rows, width);
+          multiply(over_queries<T, Paired>(dweights, ldq, w_pairs, seen, rows),
+                   over_rows<T, Paired>(q, ldc, q_pairs, rows, width), ld, k_sums + panel, ld, seen,
                    width);
+          multiply(over_queries<T, Paired>(weights, ldq, w_pairs, seen, rows),
+                   over_rows<T, Paired>(upper, ldc, upper_pairs, rows, width), ld, v_sums + panel,
+                   ld, seen, width);
           narrow(q_sums, scale, dq + block.token * all.q_stride + block.head * width, all.q_stride,
                  rows, width);
         }
@@ -124,6 +127,21 @@ void backward(const Heads<T>& all, const T* dout, const T* out, const Acc<T>* lo
       narrow(v_sums, A(1), dv + place, all.kv_stride, keys, width);
     }
   }
+}
+
+template <class T>
+void forward(const Heads<T>& all, T* out, Acc<T>* log_sums) {
+  if constexpr (kHasPairs<T>)
+    if (!all.bias) return forward_by<T, true>(all, out, log_sums);
+  forward_by<T, false>(all, out, log_sums);
+}
+
+template <class T>
+void backward(const Heads<T>& all, const T* dout, const T* out, const Acc<T>* log_sums, T* dq,
+              T* dk, T* dv) {
+  if constexpr (kHasPairs<T>)
+    if (!all.bias) return backward_by<T, true>(all, dout, out, log_sums, dq, dk, dv);
+  backward_by<T, false>(all, dout, out, log_sums, dq, dk, dv);
 }
 
 }  // namespace igla

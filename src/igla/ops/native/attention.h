@@ -12,7 +12,9 @@
 //
 // Products of bf16 are those of pairs where the processor has them: two neighbours along the inner
 // dimension are multiplied and both products added in one go, in float32. Weights and their
-// gradients are rounded to bf16 for that, as in Dao et al. 2022.
+// gradients are rounded to bf16 for that, as in Dao et al. 2022. Not where there are biases: a
+// gradient of scores sums to 0 over the keys, and what rounding leaves of that would be multiplied
+// by the bias that all keys have in common.
 #pragma once
 
 #include "common.h"
@@ -55,16 +57,16 @@ inline int64_t padded(int64_t n) {
 typedef uint32_t Pair __attribute__((may_alias));
 #ifdef __AVX512BF16__
 template <class T>
-constexpr bool kInPairs = std::is_same_v<T, bf16>;
+constexpr bool kHasPairs = std::is_same_v<T, bf16>;
 #else
 template <class T>
-constexpr bool kInPairs = false;
+constexpr bool kHasPairs = false;
 #endif
-template <class T>
-using Cell = std::conditional_t<kInPairs<T>, Pair, Acc<T>>;
-template <class T>
+template <class T, bool Paired>
+using Cell = std::conditional_t<Paired, Pair, Acc<T>>;
+template <bool Paired>
 constexpr int64_t cells(int64_t numbers) {
-  return kInPairs<T> ? (numbers + 1) / 2 : numbers;
+  return Paired ? (numbers + 1) / 2 : numbers;
 }
 
 template <class Vec, class A>
@@ -136,15 +138,15 @@ inline void multiply(Left<C> a, const C* b, int64_t ldb, A* c, int64_t ldc, int6
 
 // Rows of a head as cells, plus the bias [width] if any, times the factor: [rows, ld], what is
 // beyond the width 0.
-template <class T>
-inline void take_rows(const T* from, int64_t stride, const Acc<T>* bias, Acc<T> factor, Cell<T>* to,
-                      int64_t ld, int64_t rows, int64_t width) {
+template <class T, bool Paired>
+inline void take_rows(const T* from, int64_t stride, const Acc<T>* bias, Acc<T> factor,
+                      Cell<T, Paired>* to, int64_t ld, int64_t rows, int64_t width) {
   using A = Acc<T>;
   for (int64_t i = 0; i < rows; i++) {
     const T* line = from + i * stride;
-    if constexpr (kInPairs<T>) {
+    if constexpr (Paired) {
       T* cells = (T*)(to + i * ld);
-      std::memset(to + i * ld, 0, ld * sizeof(Cell<T>));
+      std::memset(to + i * ld, 0, ld * sizeof(Cell<T, Paired>));
       if (!bias && factor == 1) {
         std::memcpy(cells, line, width * sizeof(T));
       } else {
@@ -211,11 +213,11 @@ inline __m512i rounded_bits(const float* from, int64_t lanes) {
 
 // Rows of take_rows as the right side of a product over rows: [cells of rows, padded width]. They
 // are that themselves unless two rows make a pair; those are laid at `to`.
-template <class T>
-inline const Cell<T>* over_rows(const Cell<T>* from, int64_t ld, Cell<T>* to, int64_t rows,
-                                int64_t width) {
+template <class T, bool Paired>
+inline const Cell<T, Paired>* over_rows(const Cell<T, Paired>* from, int64_t ld,
+                                        Cell<T, Paired>* to, int64_t rows, int64_t width) {
 #ifdef __AVX512BF16__
-  if constexpr (kInPairs<T>) {
+  if constexpr (Paired) {
     const int64_t out = padded<float>(width);
     for (int64_t i = 0; i < rows; i += 2)
       for (int64_t d = 0; d < out; d += 16) {
@@ -227,16 +229,16 @@ inline const Cell<T>* over_rows(const Cell<T>* from, int64_t ld, Cell<T>* to, in
     return to;
   }
 #endif
-  return (const Cell<T>*)from;
+  return (const Cell<T, Paired>*)from;
 }
 
 // Weights [keys, ldq] of `rows` queries as the left side of a product over keys, or over queries;
 // pairs of them are laid at `to`.
-template <class T>
-inline Left<Cell<T>> over_keys(const Acc<T>* weights, int64_t ldq, Cell<T>* to, int64_t keys,
-                               int64_t rows) {
+template <class T, bool Paired>
+inline Left<Cell<T, Paired>> over_keys(const Acc<T>* weights, int64_t ldq, Cell<T, Paired>* to,
+                                       int64_t keys, int64_t rows) {
 #ifdef __AVX512BF16__
-  if constexpr (kInPairs<T>) {
+  if constexpr (Paired) {
     for (int64_t j = 0; j < keys; j += 2)
       for (int64_t i = 0; i < ldq; i += 16) {
         __m512i even = rounded_bits(weights + j * ldq + i, 16), odd = _mm512_setzero_si512();
@@ -244,25 +246,25 @@ inline Left<Cell<T>> over_keys(const Acc<T>* weights, int64_t ldq, Cell<T>* to, 
         _mm512_storeu_si512(to + j / 2 * ldq + i,
                             _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
       }
-    return {to, 1, ldq, cells<T>(keys)};
+    return {to, 1, ldq, cells<Paired>(keys)};
   }
 #endif
-  return {(const Cell<T>*)weights, 1, ldq, keys};
+  return {(const Cell<T, Paired>*)weights, 1, ldq, keys};
 }
 
-template <class T>
-inline Left<Cell<T>> over_queries(const Acc<T>* weights, int64_t ldq, Cell<T>* to, int64_t keys,
-                                  int64_t rows) {
+template <class T, bool Paired>
+inline Left<Cell<T, Paired>> over_queries(const Acc<T>* weights, int64_t ldq, Cell<T, Paired>* to,
+                                          int64_t keys, int64_t rows) {
 #ifdef __AVX512BF16__
-  if constexpr (kInPairs<T>) {
+  if constexpr (Paired) {
     for (int64_t j = 0; j < keys; j++)
       for (int64_t i = 0; i < ldq; i += 16)
         _mm256_storeu_si256((__m256i*)((bf16*)(to + j * ldq / 2) + i),
                             _mm512_cvtepi32_epi16(rounded_bits(weights + j * ldq + i, rows - i)));
-    return {to, ldq / 2, 1, cells<T>(rows)};
+    return {to, ldq / 2, 1, cells<Paired>(rows)};
   }
 #endif
-  return {(const Cell<T>*)weights, ldq, 1, rows};
+  return {(const Cell<T, Paired>*)weights, ldq, 1, rows};
 }
 
 template <class A, class T>
@@ -431,37 +433,38 @@ inline void weigh(A* weights, int64_t ld, int64_t keys, uint32_t element, const 
 
 // One task: out [queries, heads * width]; log_sums [heads, queries]: log of the sum of e^score, if
 // wanted.
-template <class T>
+template <class T, bool Paired = false>
 inline void attend(const Heads<T>& all, int64_t task, Room<Acc<T>>& room, T* out,
                    Acc<T>* log_sums) {
   using A = Acc<T>;
   const int64_t width = all.width, ld = padded<A>(width), total = all.cu_queries[all.batch];
-  const int64_t ldc = padded<A>(cells<T>(width));
+  const int64_t ldc = padded<A>(cells<Paired>(width));
   const int64_t out_stride = all.heads * width, groups = all.heads / all.kv_heads;
   const A scale = 1 / std::sqrt(A(width));
   const Dropout dropout = all.dropout;  // a copy of its own, or the loops do not vectorize
   const Part<T> part(all, task);
   const int64_t keys = part.keys;
   room.reserve(3 * (keys + 1) * ld + kQueryBlock * (3 * ld + 2 * keys + 2) + 64 * 10);
-  auto k = room.template take<Cell<T>>(keys * ldc), v = room.template take<Cell<T>>(keys * ldc);
-  auto v_pairs = room.template take<Cell<T>>(cells<T>(keys) * ld);
-  auto q = room.template take<Cell<T>>(kQueryBlock * ldc);
-  auto qt = room.template take<Cell<T>>(ldc * kQueryBlock);
-  auto w_pairs = room.template take<Cell<T>>((keys + 1) / 2 * kQueryBlock);
+  auto k = room.template take<Cell<T, Paired>>(keys * ldc),
+       v = room.template take<Cell<T, Paired>>(keys * ldc);
+  auto v_pairs = room.template take<Cell<T, Paired>>(cells<Paired>(keys) * ld);
+  auto q = room.template take<Cell<T, Paired>>(kQueryBlock * ldc);
+  auto qt = room.template take<Cell<T, Paired>>(ldc * kQueryBlock);
+  auto w_pairs = room.template take<Cell<T, Paired>>((keys + 1) / 2 * kQueryBlock);
   A *weights = room.take(keys * kQueryBlock), *o = room.take(kQueryBlock * ld);
   A* sums = log_sums ? room.take(kQueryBlock) : nullptr;
-  take_rows(part.k, all.kv_stride, part.k_bias, A(1), k, ldc, keys, width);
-  take_rows(part.v, all.kv_stride, part.v_bias, A(1), v, ldc, keys, width);
-  const Cell<T>* values = over_rows<T>(v, ldc, v_pairs, keys, width);
+  take_rows<T, Paired>(part.k, all.kv_stride, part.k_bias, A(1), k, ldc, keys, width);
+  take_rows<T, Paired>(part.v, all.kv_stride, part.v_bias, A(1), v, ldc, keys, width);
+  const Cell<T, Paired>* values = over_rows<T, Paired>(v, ldc, v_pairs, keys, width);
   for (int64_t group = 0; group < groups; group++)
     for (int64_t begin = 0; begin < part.queries; begin += kQueryBlock) {
       const Block<T> block(all, part, task, group, begin);
       const int64_t rows = block.rows, ldq = block.ldq, seen = block.keys();
-      take_rows(block.q, all.q_stride, block.q_bias, A(1), q, ldc, rows, width);
+      take_rows<T, Paired>(block.q, all.q_stride, block.q_bias, A(1), q, ldc, rows, width);
       transpose(q, qt, rows, ldc);
       std::fill(weights, weights + seen * ldq, A(0));
-      multiply<A>(Left<Cell<T>>{k + block.first * ldc, ldc, 1, cells<T>(width)}, qt, ldq, weights,
-                  ldq, seen, rows);
+      multiply<A>(Left<Cell<T, Paired>>{k + block.first * ldc, ldc, 1, cells<Paired>(width)}, qt,
+                  ldq, weights, ldq, seen, rows);
       block.mask(all, scale, weights);
       for (int64_t i = 0; i < rows; i += kLanesOf<A>)
         weigh(weights + i, ldq, seen, block.element + uint32_t(i * keys), dropout,
@@ -469,8 +472,8 @@ inline void attend(const Heads<T>& all, int64_t task, Room<Acc<T>>& room, T* out
       block.hide(all, weights, 0);
       if (sums) std::copy(sums, sums + rows, log_sums + block.head * total + block.token);
       std::fill(o, o + rows * ld, A(0));
-      multiply(over_keys<T>(weights, ldq, w_pairs, seen, rows), values + cells<T>(block.first) * ld,
-               ld, o, ld, rows, width);
+      multiply(over_keys<T, Paired>(weights, ldq, w_pairs, seen, rows),
+               values + cells<Paired>(block.first) * ld, ld, o, ld, rows, width);
       narrow(o, A(1), out + block.token * out_stride + block.head * width, out_stride, rows, width);
     }
 }
