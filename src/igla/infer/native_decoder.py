@@ -31,6 +31,11 @@ FUNCTIONS = {
     "relu2": 4,
 }
 
+# weights.h's Source.
+_MEMORY, _CACHE = 0, 1
+# So many bytes of weights stay in the last cache of most processors between two forwards.
+_CACHED = 24 * 2**20
+
 _decode = native.Kernel("decode", "ppipppipidp")
 
 
@@ -150,6 +155,7 @@ class NativeDecoder:
                 config.vocab_size,
                 self._cache.blocks * BLOCK,
                 FUNCTIONS[config.feed_forward],
+                _CACHE if self.weight_bytes <= _CACHED else _MEMORY,
                 *self._final,
                 *self._head,
                 self._layers.data_ptr(),

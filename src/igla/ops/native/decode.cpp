@@ -22,6 +22,7 @@ struct LayerTable {
 
 struct ModelTable {
   int64_t hidden, layers, heads, kv_heads, head_dim, intermediate, vocab, slots, activation;
+  Source source;                  // of all weights
   const float *norm, *norm_bias;  // a norm without a bias is RMSNorm
   Weights head;
   const LayerTable* layer;
@@ -172,9 +173,9 @@ void decode(const ModelTable& m, const SequenceTable* sequences, int64_t count, 
       const LayerTable& l = m.layer[index];
       normalize_rows(x, l.attention_norm, l.attention_norm_bias, eps, y, rows, m.hidden);
 #pragma omp barrier
-      multiply(l.q, y, rows, m.hidden, q, q_width, false);
-      multiply(l.k, y, rows, m.hidden, keys, kv_width, false);
-      multiply(l.v, y, rows, m.hidden, values, kv_width, false);
+      multiply(l.q, m.source, y, rows, m.hidden, q, q_width, false);
+      multiply(l.k, m.source, y, rows, m.hidden, keys, kv_width, false);
+      multiply(l.v, m.source, y, rows, m.hidden, values, kv_width, false);
 #pragma omp barrier
 #pragma omp for collapse(2)
       for (int64_t t = 0; t < rows; t++)
@@ -200,24 +201,24 @@ void decode(const ModelTable& m, const SequenceTable* sequences, int64_t count, 
           run(m, l, Sight(*sequence_of[t], t, l.window), k, q + t * q_width, keys, values,
               positions, positions[t], y + t * q_width, row);
         }
-      multiply(l.out, y, rows, q_width, x, m.hidden, true);
+      multiply(l.out, m.source, y, rows, q_width, x, m.hidden, true);
 #pragma omp barrier
       normalize_rows(x, l.ffn_norm, l.ffn_norm_bias, eps, y, rows, m.hidden);
 #pragma omp barrier
-      if (l.gate.data) multiply(l.gate, y, rows, m.hidden, gate, m.intermediate, false);
-      multiply(l.up, y, rows, m.hidden, up, m.intermediate, false);
+      if (l.gate.data) multiply(l.gate, m.source, y, rows, m.hidden, gate, m.intermediate, false);
+      multiply(l.up, m.source, y, rows, m.hidden, up, m.intermediate, false);
 #pragma omp barrier
 #pragma omp for
       for (int64_t i = 0; i < rows * m.intermediate; i += 256)
         activate_by(m.activation, up + i, l.gate.data ? gate + i : nullptr,
                     std::min<int64_t>(256, rows * m.intermediate - i));
-      multiply(l.down, up, rows, m.intermediate, x, m.hidden, true);
+      multiply(l.down, m.source, up, rows, m.intermediate, x, m.hidden, true);
 #pragma omp barrier
     }
 #pragma omp for
     for (int64_t i = 0; i < outputs; i++)
       normalize(x + wanted[i] * m.hidden, m.norm, m.norm_bias, eps, last + i * m.hidden, m.hidden);
-    multiply(m.head, last, outputs, m.hidden, logits, m.vocab, false);
+    multiply(m.head, m.source, last, outputs, m.hidden, logits, m.vocab, false);
   }
 }
 
@@ -237,5 +238,5 @@ KERNEL void decode(const igla::ModelTable* model, const igla::SequenceTable* seq
 KERNEL void weight_product(const igla::Weights* w, const float* x, float* y, int64_t rows,
                            int64_t inner, int64_t columns) {
 #pragma omp parallel
-  igla::multiply(*w, x, rows, inner, y, columns, false);
+  igla::multiply(*w, igla::kMemory, x, rows, inner, y, columns, false);
 }

@@ -135,17 +135,26 @@ inline float sum_of(Floats x) {
 #endif
 }
 
-// Have the 32 weights of a row from the k-th on brought near. Where several rows of x are computed
-// at once the processor's own prefetching falls behind: products of 8 rows took twice as long.
-template <class Rows>
-inline void fetch(const Weights& w, int64_t row, int64_t inner, int64_t k) {
-  const char* at = (const char*)w.data + (row * inner + k) / kStep * Rows::kBytes;
-  __builtin_prefetch(at);
-  if (Rows::kBytes > 64) __builtin_prefetch(at + 64);
-}
+// Where weights come from. A core reads memory the fastest as one stream, column after column: four
+// columns at a time took up to twice as long. What is in its cache already is read several columns
+// at a time, so that a row of x in a register serves them all.
+enum Source : int64_t { kMemory, kCache };
+
+// Columns at a time.
+template <class Rows, int S, Source From>
+constexpr int kAtOnce = From == kMemory && (S > 2 || Rows::kBytes > 16) ? 1
+                        : S <= 2                                        ? 8
+                        : S <= 6                                        ? 4
+                                                                        : 2;
+// Bytes ahead that are asked for; the processor's own prefetching falls behind where several rows
+// are computed, or few bytes are many weights.
+template <class Rows, int S>
+constexpr int64_t kAhead = S > 1                ? 2048
+                           : Rows::kBytes >= 64 ? 512
+                                                : 8192;
 
 // y[s][c] (+)= x[s] · w[c] + bias for R columns from `column` on and S rows.
-template <class Rows, int R, int S>
+template <class Rows, int R, int S, Source From>
 inline void weight_tile(const Weights& w, int64_t column, const float* x, int64_t inner, float* y,
                         int64_t stride, bool add) {
   Floats sums[R][S] = {};
@@ -154,7 +163,12 @@ inline void weight_tile(const Weights& w, int64_t column, const float* x, int64_
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
       Rows::load(w, column + r, inner, k, low[r], high[r]);
-      fetch<Rows>(w, column + R + r, inner, k);  // of the next tile
+      if (From == kMemory) {
+        int64_t place = ((column + r) * inner + k) / kStep * Rows::kBytes;
+        const char* next = (const char*)w.data + place + kAhead<Rows, S>;
+        __builtin_prefetch(next);
+        if (Rows::kBytes > 64) __builtin_prefetch(next + 64);
+      }
     }
 #pragma GCC unroll 8
     for (int s = 0; s < S; s++) {
@@ -178,67 +192,52 @@ inline void weight_tile(const Weights& w, int64_t column, const float* x, int64_
     }
 }
 
-template <class Rows, int S>
-inline void weight_rows(const Weights& w, int64_t first, int64_t last, const float* x,
+// Columns [first, last) for up to 8 rows of x.
+template <class Rows, Source From, int S = 8>
+inline void weight_rows(const Weights& w, int64_t first, int64_t last, const float* x, int64_t rows,
                         int64_t inner, float* y, int64_t stride, bool add) {
-  constexpr int R = S <= 2 ? 8 : S <= 6 ? 4 : 2;  // sums of a tile stay in registers
+  if constexpr (S > 1)
+    if (rows < S)
+      return weight_rows<Rows, From, S - 1>(w, first, last, x, rows, inner, y, stride, add);
+  constexpr int R = kAtOnce<Rows, S, From>;
   int64_t column = first;
   for (; column + R <= last; column += R)
-    weight_tile<Rows, R, S>(w, column, x, inner, y, stride, add);
-  for (; column < last; column++) weight_tile<Rows, 1, S>(w, column, x, inner, y, stride, add);
+    weight_tile<Rows, R, S, From>(w, column, x, inner, y, stride, add);
+  for (; column < last; column++)
+    weight_tile<Rows, 1, S, From>(w, column, x, inner, y, stride, add);
 }
 
 template <class Rows>
-inline void weight_product(const Weights& w, int64_t first, int64_t last, const float* x,
-                           int64_t rows, int64_t inner, float* y, int64_t stride, bool add) {
+inline void weight_product(const Weights& w, Source from, int64_t first, int64_t last,
+                           const float* x, int64_t rows, int64_t inner, float* y, int64_t stride,
+                           bool add) {
+  if (!rows) return;  // nobody wants logits while a prompt is read
   // So many columns at a time that they stay in the first cache for all rows.
   int64_t width = rows <= 8 ? last - first : std::max<int64_t>(8, 8192 / inner / 8 * 8);
   for (int64_t begin = first; begin < last; begin += width) {
-    int64_t end = std::min(last, begin + width), s = 0;
-    for (; s + 8 <= rows; s += 8)
-      weight_rows<Rows, 8>(w, begin, end, x + s * inner, inner, y + s * stride, stride, add);
-    const float* at = x + s * inner;
-    float* to = y + s * stride;
-    switch (rows - s) {
-      case 1:
-        weight_rows<Rows, 1>(w, begin, end, at, inner, to, stride, add);
-        break;
-      case 2:
-        weight_rows<Rows, 2>(w, begin, end, at, inner, to, stride, add);
-        break;
-      case 3:
-        weight_rows<Rows, 3>(w, begin, end, at, inner, to, stride, add);
-        break;
-      case 4:
-        weight_rows<Rows, 4>(w, begin, end, at, inner, to, stride, add);
-        break;
-      case 5:
-        weight_rows<Rows, 5>(w, begin, end, at, inner, to, stride, add);
-        break;
-      case 6:
-        weight_rows<Rows, 6>(w, begin, end, at, inner, to, stride, add);
-        break;
-      case 7:
-        weight_rows<Rows, 7>(w, begin, end, at, inner, to, stride, add);
-        break;
-    }
+    int64_t end = std::min(last, begin + width);
+    auto run = from == kMemory ? weight_rows<Rows, kMemory> : weight_rows<Rows, kCache>;
+    run(w, begin, end, x, std::min<int64_t>(8, rows), inner, y, stride, add);
+    for (int64_t s = 8; s < rows; s += 8)
+      weight_rows<Rows, kCache>(w, begin, end, x + s * inner, std::min<int64_t>(8, rows - s), inner,
+                                y + s * stride, stride, add);
   }
 }
 
 // The calling thread's share of y [rows, columns] (+)= x [rows, inner] · Wᵀ + bias.
-inline void multiply(const Weights& w, const float* x, int64_t rows, int64_t inner, float* y,
-                     int64_t columns, bool add) {
+inline void multiply(const Weights& w, Source from, const float* x, int64_t rows, int64_t inner,
+                     float* y, int64_t columns, bool add) {
   Share share((columns + 7) / 8);
   int64_t first = share.first * 8, last = std::min(columns, share.last * 8);
   switch (w.kind) {
     case kFloat32:
-      return weight_product<Float32Rows>(w, first, last, x, rows, inner, y, columns, add);
+      return weight_product<Float32Rows>(w, from, first, last, x, rows, inner, y, columns, add);
     case kBf16:
-      return weight_product<Bf16Rows>(w, first, last, x, rows, inner, y, columns, add);
+      return weight_product<Bf16Rows>(w, from, first, last, x, rows, inner, y, columns, add);
     case kInt8:
-      return weight_product<Int8Rows>(w, first, last, x, rows, inner, y, columns, add);
+      return weight_product<Int8Rows>(w, from, first, last, x, rows, inner, y, columns, add);
     case kInt4:
-      return weight_product<Int4Rows>(w, first, last, x, rows, inner, y, columns, add);
+      return weight_product<Int4Rows>(w, from, first, last, x, rows, inner, y, columns, add);
   }
 }
 
