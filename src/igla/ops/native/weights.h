@@ -9,6 +9,7 @@
 #pragma once
 
 #include <algorithm>
+#include <vector>
 
 #include "common.h"
 
@@ -145,7 +146,7 @@ template <class Rows, int S, Source From>
 constexpr int kAtOnce = From == kMemory && (S > 2 || Rows::kBytes > 16) ? 1
                         : S <= 2                                        ? 8
                         : S <= 6                                        ? 4
-                                                                        : 2;
+                                                                        : 3;
 // Bytes ahead that are asked for; the processor's own prefetching falls behind where several rows
 // are computed, or few bytes are many weights.
 template <class Rows, int S>
@@ -153,10 +154,22 @@ constexpr int64_t kAhead = S > 1                ? 2048
                            : Rows::kBytes >= 64 ? 512
                                                 : 8192;
 
+// Rows of x and where their products go.
+struct Lines {
+  const float* x;
+  int64_t x_stride;
+  float* y;
+  int64_t y_stride;
+  bool add;
+
+  Lines from(int64_t row) const {
+    return {x + row * x_stride, x_stride, y + row * y_stride, y_stride, add};
+  }
+};
+
 // y[s][c] (+)= x[s] · w[c] + bias for R columns from `column` on and S rows.
 template <class Rows, int R, int S, Source From>
-inline void weight_tile(const Weights& w, int64_t column, const float* x, int64_t inner, float* y,
-                        int64_t stride, bool add) {
+inline void weight_tile(const Weights& w, int64_t column, int64_t inner, const Lines& lines) {
   Floats sums[R][S] = {};
   for (int64_t k = 0; k < inner; k += kStep) {
     Floats low[R], high[R];
@@ -172,8 +185,8 @@ inline void weight_tile(const Weights& w, int64_t column, const float* x, int64_
     }
 #pragma GCC unroll 8
     for (int s = 0; s < S; s++) {
-      Floats left = *(const Floats*)(x + s * inner + k);
-      Floats right = *(const Floats*)(x + s * inner + k + 16);
+      Floats left = *(const Floats*)(lines.x + s * lines.x_stride + k);
+      Floats right = *(const Floats*)(lines.x + s * lines.x_stride + k + 16);
 #pragma GCC unroll 8
       for (int r = 0; r < R; r++) sums[r][s] += low[r] * left;
 #pragma GCC unroll 8
@@ -187,57 +200,66 @@ inline void weight_tile(const Weights& w, int64_t column, const float* x, int64_
       // Fused by name: left to the compiler it is fused in some of these functions and not in
       // others.
       sum = Rows::kScaled ? std::fma(sum, w.scales[column + r], bias) : sum + bias;
-      float& to = y[s * stride + column + r];
-      to = add ? to + sum : sum;
+      float& to = lines.y[s * lines.y_stride + column + r];
+      to = lines.add ? to + sum : sum;
     }
 }
 
 // Columns [first, last) for up to 8 rows of x.
 template <class Rows, Source From, int S = 8>
-inline void weight_rows(const Weights& w, int64_t first, int64_t last, const float* x, int64_t rows,
-                        int64_t inner, float* y, int64_t stride, bool add) {
+inline void weight_rows(const Weights& w, int64_t first, int64_t last, int64_t inner, int64_t rows,
+                        const Lines& lines) {
   if constexpr (S > 1)
-    if (rows < S)
-      return weight_rows<Rows, From, S - 1>(w, first, last, x, rows, inner, y, stride, add);
+    if (rows < S) return weight_rows<Rows, From, S - 1>(w, first, last, inner, rows, lines);
   constexpr int R = kAtOnce<Rows, S, From>;
   int64_t column = first;
-  for (; column + R <= last; column += R)
-    weight_tile<Rows, R, S, From>(w, column, x, inner, y, stride, add);
-  for (; column < last; column++)
-    weight_tile<Rows, 1, S, From>(w, column, x, inner, y, stride, add);
+  for (; column + R <= last; column += R) weight_tile<Rows, R, S, From>(w, column, inner, lines);
+  for (; column < last; column++) weight_tile<Rows, 1, S, From>(w, column, inner, lines);
+}
+
+// Lines that lie a whole number of kilobytes apart have to share a few places of the cache; this
+// lays them otherwise, until the thread calls it again.
+inline Lines spread(const Lines& lines, int64_t rows, int64_t inner) {
+  static thread_local std::vector<float> copy;
+  int64_t apart = inner + 16;
+  if (int64_t(copy.size()) < rows * apart) copy.resize(rows * apart);
+  for (int64_t s = 0; s < rows; s++)
+    std::copy_n(lines.x + s * lines.x_stride, inner, copy.data() + s * apart);
+  return {copy.data(), apart, lines.y, lines.y_stride, lines.add};
 }
 
 template <class Rows>
 inline void weight_product(const Weights& w, Source from, int64_t first, int64_t last,
-                           const float* x, int64_t rows, int64_t inner, float* y, int64_t stride,
-                           bool add) {
+                           int64_t inner, int64_t rows, Lines lines) {
   if (!rows) return;  // nobody wants logits while a prompt is read
-  // So many columns at a time that they stay in the first cache for all rows.
-  int64_t width = rows <= 8 ? last - first : std::max<int64_t>(8, 8192 / inner / 8 * 8);
+  if (rows > 2 && inner % 256 == 0) lines = spread(lines, rows, inner);
+  // So many columns at a time that they stay near for all rows.
+  int64_t width = rows <= 8 ? last - first : std::max<int64_t>(24, 8192 / inner / 24 * 24);
   for (int64_t begin = first; begin < last; begin += width) {
     int64_t end = std::min(last, begin + width);
     auto run = from == kMemory ? weight_rows<Rows, kMemory> : weight_rows<Rows, kCache>;
-    run(w, begin, end, x, std::min<int64_t>(8, rows), inner, y, stride, add);
+    run(w, begin, end, inner, std::min<int64_t>(8, rows), lines);
     for (int64_t s = 8; s < rows; s += 8)
-      weight_rows<Rows, kCache>(w, begin, end, x + s * inner, std::min<int64_t>(8, rows - s), inner,
-                                y + s * stride, stride, add);
+      weight_rows<Rows, kCache>(w, begin, end, inner, std::min<int64_t>(8, rows - s),
+                                lines.from(s));
   }
 }
 
 // The calling thread's share of y [rows, columns] (+)= x [rows, inner] · Wᵀ + bias.
 inline void multiply(const Weights& w, Source from, const float* x, int64_t rows, int64_t inner,
                      float* y, int64_t columns, bool add) {
+  const Lines lines{x, inner, y, columns, add};
   Share share((columns + 7) / 8);
   int64_t first = share.first * 8, last = std::min(columns, share.last * 8);
   switch (w.kind) {
     case kFloat32:
-      return weight_product<Float32Rows>(w, from, first, last, x, rows, inner, y, columns, add);
+      return weight_product<Float32Rows>(w, from, first, last, inner, rows, lines);
     case kBf16:
-      return weight_product<Bf16Rows>(w, from, first, last, x, rows, inner, y, columns, add);
+      return weight_product<Bf16Rows>(w, from, first, last, inner, rows, lines);
     case kInt8:
-      return weight_product<Int8Rows>(w, from, first, last, x, rows, inner, y, columns, add);
+      return weight_product<Int8Rows>(w, from, first, last, inner, rows, lines);
     case kInt4:
-      return weight_product<Int4Rows>(w, from, first, last, x, rows, inner, y, columns, add);
+      return weight_product<Int4Rows>(w, from, first, last, inner, rows, lines);
   }
 }
 
