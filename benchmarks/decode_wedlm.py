@@ -5,7 +5,8 @@
         [--output runs/decode_wedlm]
 
 MODEL was trained with objective.task=wedlm on BASE, both on texts of generated_tasks.py (--write
-makes some). The questions are others than those. Texts are decoded one at a time, each by every
+makes some), or MODEL on conversations of them (--write X.jsonl); what has a chat template is asked
+by it. The questions are others than those. Texts are decoded one at a time, each by every
 decoding in turn, so that what else the machine does meets all alike, and --rounds times over, of
 which the shortest counts: others only take time. Seconds are those of the clock. t(S) is the time
 of a forward pass of S rows behind 64 tokens. TPF is tokens for each forward pass, efficiency tokens
@@ -81,7 +82,7 @@ def measured(
     backend.kv_cache()._share = False  # no way is to find what another has computed
     scheduler, end = Scheduler(backend), min(generator.ends)
     for example in asked:
-        prompt, first, task = generator.prompt(example.prompt), None, example.kind
+        prompt, first, task = prompt_of(generator, example), None, example.kind
         taken: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(rounds - 1):
             for name, way in ways.items():
@@ -101,6 +102,12 @@ def measured(
             one.right.setdefault(task, []).append(example.is_right(text))
             one.same.setdefault(task, []).append(tokens == first)
     return found
+
+
+def prompt_of(generator: Generator, example: Example) -> list[int]:
+    if generator.template is None:
+        return generator.prompt(example.prompt)
+    return generator.conversation(example.messages[:1])
 
 
 def forward_seconds(generator: Generator) -> dict[int, float]:
@@ -185,9 +192,13 @@ def by_task(found: dict[str, Found], beside: Found) -> list[dict[str, Any]]:
 
 def write_texts(path: Path, count: int, asked: Sequence[Example]) -> None:
     """Texts to train on, in a random order: of each task so many, none of them asked."""
-    texts = [text_of(one) for one in examples(count, 0, frozenset(one.prompt for one in asked))]
-    random.Random(0).shuffle(texts)
-    path.write_text("\n\n".join(texts), encoding="utf-8")
+    found = examples(count, 0, frozenset(one.prompt for one in asked))
+    random.Random(0).shuffle(found)
+    if path.suffix == ".jsonl":
+        text = "\n".join(json.dumps({"messages": one.messages}) for one in found)
+    else:
+        text = "\n\n".join(map(text_of, found))
+    path.write_text(text, encoding="utf-8")
 
 
 def main() -> None:
