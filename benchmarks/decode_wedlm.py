@@ -8,8 +8,9 @@ MODEL was trained with objective.task=wedlm on BASE, both on texts of generated_
 makes some), or MODEL on conversations of them (--write X.jsonl); what has a chat template is asked
 by it. The questions are others than those. Texts are decoded one at a time, each by every
 decoding in turn, so that what else the machine does meets all alike, and --rounds times over, of
-which the shortest counts: others only take time. Seconds are those of the clock. t(S) is the time
-of a forward pass of S rows behind 64 tokens. TPF is tokens for each forward pass, efficiency tokens
+which the shortest counts: others only take time. Seconds are those of the clock, of whole answers
+and of what comes after the pass that reads the question. t(S) is the time of a forward pass of S
+rows behind 64 tokens. TPF is tokens for each forward pass, efficiency tokens
 for each row computed. Prints tables and writes OUTPUT.json.
 """
 
@@ -18,7 +19,7 @@ import json
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,28 +46,56 @@ TAUS, LAMBDAS = (0.1, 0.4, 0.8), (0.0, 0.02, 0.1)
 @dataclass
 class Found:
     """What a decoding has done: of each task its answers, whether right and as the autoregressive
-    one's, and tokens and seconds in all."""
+    one's, and tokens and seconds in all, and after the first pass."""
 
     stats: WedlmStats = field(default_factory=WedlmStats)
     right: dict[str, list[bool]] = field(default_factory=dict)
     same: dict[str, list[bool]] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    later_tokens: dict[str, int] = field(default_factory=dict)
+    later_seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, task: str, taken: "Taken") -> None:
+        # The token that ends the text is decided as well, and not among them.
+        for kept, tokens in ((self.tokens, 0), (self.later_tokens, taken.first)):
+            kept[task] = kept.get(task, 0) + len(taken.tokens) + 1 - tokens
+        for times, seconds in ((self.seconds, 0.0), (self.later_seconds, taken.first_seconds)):
+            times[task] = times.get(task, 0.0) + taken.seconds - seconds
 
     def speed(self, tasks: Sequence[str]) -> float:
         return sum(self.tokens[task] for task in tasks) / sum(self.seconds[task] for task in tasks)
+
+    def later_speed(self, tasks: Sequence[str]) -> float:
+        tokens = sum(self.later_tokens[task] for task in tasks)
+        return tokens / sum(self.later_seconds[task] for task in tasks)
 
     def share(self, kept: dict[str, list[bool]], tasks: Sequence[str]) -> float:
         return statistics.fmean(one for task in tasks for one in kept[task])
 
 
-def decode(scheduler: Scheduler, decoding: Decoding, prompt: list[int], end: int) -> list[int]:
-    scheduler.submit(prompt, [decoding], max_tokens=MOST, stop_tokens=[end])
+@dataclass(frozen=True)
+class Taken:
+    """An answer: its tokens, how many the first pass gave, and seconds in all and of that pass."""
+
+    tokens: list[int]
+    first: int
+    seconds: float
+    first_seconds: float
+
+
+def decode(
+    scheduler: Scheduler, decoding: Decoding, prompt: list[int], ends: Collection[int]
+) -> Taken:
+    start, first, first_seconds = time.perf_counter(), 0, 0.0
+    scheduler.submit(prompt, [decoding], max_tokens=MOST, stop_tokens=ends)
     found: list[int] = []
     while not scheduler.idle:
         for progress in scheduler.step():
             found += [decided.token for decided in progress.tokens]
-    return found
+        if not first_seconds:
+            first, first_seconds = len(found), time.perf_counter() - start
+    return Taken(found, first, time.perf_counter() - start, first_seconds)
 
 
 def measured(
@@ -80,27 +109,21 @@ def measured(
     backend = generator.backend(1024)
     assert isinstance(backend, TorchBackend)
     backend.kv_cache()._share = False  # no way is to find what another has computed
-    scheduler, end = Scheduler(backend), min(generator.ends)
+    scheduler, ends = Scheduler(backend), generator.ends
     for example in asked:
         prompt, first, task = prompt_of(generator, example), None, example.kind
-        taken: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(rounds - 1):
+        taken: dict[str, list[Taken]] = {name: [] for name in ways}
+        for turn in range(rounds):
             for name, way in ways.items():
-                start = time.perf_counter()
-                decode(scheduler, way(Found()), prompt, end)
-                taken[name].append(time.perf_counter() - start)
-        for name, way in ways.items():
-            one = found[name]
-            start = time.perf_counter()
-            tokens = decode(scheduler, way(one), prompt, end)
-            seconds = min([*taken[name], time.perf_counter() - start])
-            first = tokens if first is None else first
-            one.seconds[task] = one.seconds.get(task, 0.0) + seconds
-            # The token that ends the text is decided as well, and not among them.
-            one.tokens[task] = one.tokens.get(task, 0) + len(tokens) + 1
-            text = generator.tokenizer.decode(tokens)
+                counted = found[name] if turn == 0 else Found()
+                taken[name].append(decode(scheduler, way(counted), prompt, ends))
+        for name, one in found.items():
+            fastest = min(taken[name], key=lambda each: each.seconds)
+            first = fastest.tokens if first is None else first
+            one.add(task, fastest)
+            text = generator.tokenizer.decode(fastest.tokens)
             one.right.setdefault(task, []).append(example.is_right(text))
-            one.same.setdefault(task, []).append(tokens == first)
+            one.same.setdefault(task, []).append(fastest.tokens == first)
     return found
 
 
@@ -150,6 +173,8 @@ def told(name: str, found: Found, beside: Found, costs: dict[int, float]) -> dic
         "tokens/s": found.speed(every),
         "speed-up": found.speed(every) / beside.speed(every),
         "of low entropy": found.speed(low) / beside.speed(low),
+        "after the question": found.later_speed(every) / beside.later_speed(every),
+        "of low entropy, after it": found.later_speed(low) / beside.later_speed(low),
         "right": found.share(found.right, every),
         "right of low entropy": found.share(found.right, low),
         "as autoregressive": found.share(found.same, every),
